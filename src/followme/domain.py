@@ -43,8 +43,9 @@ class Network:
     home here and the pool of ``locators``. ``inside`` is what the hosts are configured with: usually the
     same, but data centres may use the same private range; then host n of ``inside`` is known outside as
     host n of ``prefix``. ``gateway`` is the hosts' first hop (of ``inside``), ``router_mac`` the MAC of the
-    real first hop at ``uplink_port``. ``area`` is the network's place on the line of service areas
-    (the 1D model's distance is the difference of two areas).
+    real first hop at ``uplink_port`` and ``router_address`` its address there where that is not the
+    gateway's. ``area`` is the network's place on the line of service areas (the 1D model's distance is the
+    difference of two areas).
     """
 
     name: str
@@ -57,6 +58,17 @@ class Network:
     gateway: IPv4Address
     locators: IPv4Network
     area: int = 0
+    router_address: IPv4Address | None = None
+
+    @property
+    def router(self) -> IPv4Address:
+        """The first hop's own address on the uplink, as the core knows it."""
+        return self.router_address or self.outer(self.gateway)
+
+    @property
+    def probe_address(self) -> IPv4Address:
+        """The last locator of the pool: kept for the path monitor, never given to a node."""
+        return self.locators[-1]
 
     def outer(self, inner: IPv4Address) -> IPv4Address:
         """The address under which the core and all peers know the host configured with ``inner``."""

@@ -1,0 +1,358 @@
+"""The YAML file of ``followme controller``: read and checked whole before anything starts.
+
+Every mistake is reported with the file, the key and the value (``ConfigError``), all of them at once.
+Unknown keys are refused, so a typing error never becomes a silent default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from followme.domain import Mac, Network, NetworkKind, Node, NodeKind, Service, mac_bytes, mac_text
+
+MAX_FILE_BYTES = 4 << 20
+
+
+class ConfigError(Exception):
+    """One or more mistakes in a config file; ``problems`` has a line for each: file, key, value, what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def _mac(value: object) -> Mac:
+    if isinstance(value, bytes) and len(value) == 6:
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write a MAC address in quotes, as in '52:54:00:12:34:56'")
+    mac = mac_bytes(value)
+    if mac[0] & 1:
+        raise ValueError(f"{value} is a multicast address; a host or router has a unicast one")
+    return mac
+
+
+def _datapath(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError("write a datapath id as a number, as in 0xd1")
+    number = value if isinstance(value, int) else int(value, 16)
+    if not 0 < number < 1 << 64:
+        raise ValueError(f"{value} is not a datapath id (1 to 2^64 - 1)")
+    return number
+
+
+def _strict_address(value: object) -> IPv4Address:
+    if isinstance(value, IPv4Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write an IPv4 address, as in 10.1.0.1")
+    return IPv4Address(value)
+
+
+def _strict_network(value: object) -> IPv4Network:
+    if isinstance(value, IPv4Network):
+        return value
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError("write an IPv4 prefix with its length, as in 10.1.0.0/24")
+    return IPv4Network(value)
+
+
+MacField = Annotated[Mac, BeforeValidator(_mac)]
+Datapath = Annotated[int, BeforeValidator(_datapath)]
+Address = Annotated[IPv4Address, BeforeValidator(_strict_address)]
+Prefix = Annotated[IPv4Network, BeforeValidator(_strict_network)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Port = Annotated[int, Field(strict=True, ge=1, le=0xFFFFFF00)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class TlsSection(_Section):
+    """Switches are verified against ``ca`` when it is given; the controller shows ``certificate``."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+class ListenSection(_Section):
+    address: Address = IPv4Address("127.0.0.1")
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 6653
+    tls: TlsSection | None = None
+
+
+class UplinkSection(_Section):
+    port: Port
+    router_mac: MacField
+    router_address: Address | None = None
+
+
+class DhcpSection(_Section):
+    """Addresses of ``inside`` that the controller leases to users who are not known yet."""
+
+    first: Address
+    last: Address
+    lease_s: Annotated[int, Field(strict=True, ge=60, le=604800)] = 3600
+    dns: tuple[Address, ...] = ()
+    keep_address: bool = True
+
+
+class HostSection(_Section):
+    """The hypervisor of a data centre: where its machines run and how the others reach it."""
+
+    port: Port
+    bridge: Name
+    uplink: Name
+    management_address: Address
+    run_dir: Path
+    namespace: Name | None = None
+
+
+class NetworkSection(_Section):
+    name: Name
+    kind: NetworkKind
+    datapath: Datapath
+    uplink: UplinkSection
+    prefix: Prefix
+    gateway: Address
+    locators: Prefix
+    inside: Prefix | None = None
+    area: Annotated[int, Field(strict=True, ge=0)] = 0
+    dhcp: DhcpSection | None = None
+    host: HostSection | None = None
+
+    def network(self) -> Network:
+        return Network(
+            name=self.name, kind=self.kind, datapath=self.datapath, uplink_port=self.uplink.port,
+            router_mac=self.uplink.router_mac, prefix=self.prefix, inside=self.inside or self.prefix,
+            gateway=self.gateway, locators=self.locators, area=self.area,
+            router_address=self.uplink.router_address,
+        )  # fmt: skip
+
+
+class MachineSection(_Section):
+    name: Name
+    home: Name
+    mac: MacField
+    address: Address
+    kernel: Path | None = None
+    initrd: Path | None = None
+    cmdline: str = ""
+    memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
+
+
+class UserSection(_Section):
+    """A user known beforehand; other users become known when they ask for an address by DHCP."""
+
+    name: Name
+    home: Name
+    mac: MacField
+    address: Address
+    port: Port | None = None
+
+
+class ServiceSection(_Section):
+    name: Name
+    user: Name
+    machine: Name
+
+
+class PolicySection(_Section):
+    name: Literal["always", "never", "threshold", "mdp"] = "mdp"
+    parameters: dict[str, float] = {}
+
+
+class ProbeSection(_Section):
+    interval_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 0.5
+
+
+class MigrationSection(_Section):
+    mode: Literal["live", "cold", "paper"] = "live"
+    max_pause_ms: Annotated[float, Field(gt=0.0, le=60_000.0)] = 100.0
+    timeout_s: Annotated[float, Field(gt=0.0, le=86_400.0)] = 300.0
+
+
+class ConfigFile(_Section):
+    networks: Annotated[tuple[NetworkSection, ...], Field(min_length=1)]
+    machines: tuple[MachineSection, ...] = ()
+    users: tuple[UserSection, ...] = ()
+    services: tuple[ServiceSection, ...] = ()
+    listen: ListenSection = ListenSection()
+    store: Path = Path("followme.db")
+    policy: PolicySection = PolicySection()
+    probe: ProbeSection = ProbeSection()
+    migration: MigrationSection = MigrationSection()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A checked config: the file's sections and, built from them, the nouns that the controller works on."""
+
+    file: ConfigFile
+    networks: tuple[Network, ...]
+    nodes: tuple[Node, ...]
+    services: tuple[Service, ...]
+
+    def network(self, name: str) -> Network:
+        return next(network for network in self.networks if network.name == name)
+
+    def section(self, name: str) -> NetworkSection:
+        return next(section for section in self.file.networks if section.name == name)
+
+
+def load(path: Path) -> Config:
+    """Read and check the file; ``ConfigError`` lists every mistake."""
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a config file"])
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError([f"{path}: must be a mapping with the key 'networks'; see docs/config.md"])
+    return check(data, str(path))
+
+
+def check(data: dict[str, Any], name: str) -> Config:
+    """Check parsed data; ``name`` is the file's name in messages."""
+    try:
+        file = ConfigFile.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([_line(name, problem) for problem in error.errors()]) from None
+    problems = [f"{name}: {problem}" for problem in _contradictions(file)]
+    if problems:
+        raise ConfigError(problems)
+    networks = tuple(section.network() for section in file.networks)
+    return Config(file, networks, tuple(_nodes(file)), tuple(
+        Service(section.name, section.user, section.machine) for section in file.services))  # fmt: skip
+
+
+def _line(name: str, problem: Any) -> str:
+    key = ""
+    for part in problem["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: {key}: unknown key (value {_short(problem['input'])}); see docs/config.md for the keys"
+    if problem["type"] == "missing":
+        return f"{name}: {key}: missing; see docs/config.md"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {key}: {_short(problem['input'])}: {message}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nodes(file: ConfigFile) -> Iterator[Node]:
+    by_name = {section.name: section for section in file.networks}
+    for machine in file.machines:
+        home = by_name[machine.home]
+        port = home.host.port if home.host else None
+        network = home.network()
+        yield Node(machine.name, NodeKind.MACHINE, machine.mac, network.outer(machine.address), machine.address,
+                   machine.home, port)  # fmt: skip
+    for user in file.users:
+        network = by_name[user.home].network()
+        yield Node(user.name, NodeKind.USER, user.mac, network.outer(user.address), user.address, user.home,
+                   user.port)  # fmt: skip
+
+
+def _contradictions(file: ConfigFile) -> Iterator[str]:
+    """What no single key shows: overlaps, duplicates, references to what is not there."""
+    yield from _duplicates(file)
+    for index, section in enumerate(file.networks):
+        yield from _network_problems(f"networks[{index}]", section)
+        for before, other in enumerate(file.networks[:index]):
+            if section.prefix.overlaps(other.prefix):
+                yield (f"networks[{index}].prefix: {section.prefix} overlaps networks[{before}].prefix "
+                       f"{other.prefix} ({other.name}); the core routes on prefixes, so give each its own and "
+                       "write a shared private range as 'inside'")  # fmt: skip
+    yield from _node_problems(file)
+
+
+def _network_problems(key: str, section: NetworkSection) -> Iterator[str]:
+    inside = section.inside or section.prefix
+    if inside.prefixlen != section.prefix.prefixlen:
+        yield f"{key}.inside: {inside} and prefix {section.prefix} differ in length; they are mapped one to one"
+    if section.gateway not in inside:
+        yield f"{key}.gateway: {section.gateway} is not in {inside}"
+    if not section.locators.subnet_of(section.prefix):
+        yield f"{key}.locators: {section.locators} is not within prefix {section.prefix}"
+    elif section.gateway in inside and section.network().outer(section.gateway) in section.locators:
+        yield f"{key}.locators: {section.locators} holds the gateway {section.gateway}"
+    if section.dhcp:
+        dhcp = section.dhcp
+        if dhcp.first not in inside or dhcp.last not in inside or dhcp.first > dhcp.last:
+            yield f"{key}.dhcp: {dhcp.first} to {dhcp.last} is not a range within {inside}"
+        elif section.inside is None and any(end in section.locators for end in (dhcp.first, dhcp.last)):
+            yield f"{key}.dhcp: {dhcp.first} to {dhcp.last} overlaps locators {section.locators}"
+    if section.host and section.host.port == section.uplink.port:
+        yield f"{key}.host.port: {section.host.port} is the uplink's port"
+    if section.host and section.kind is not NetworkKind.DATACENTRE:
+        yield f"{key}.host: an access network has no hypervisor; set kind: datacentre or remove it"
+
+
+def _kinds(file: ConfigFile) -> tuple[tuple[str, Sequence[MachineSection | UserSection]], ...]:
+    return (("machines", file.machines), ("users", file.users))
+
+
+def _duplicates(file: ConfigFile) -> Iterator[str]:
+    named: dict[tuple[str, object], str] = {}
+    entries: list[tuple[str, str, object, str]] = []
+    for index, section in enumerate(file.networks):
+        entries.append(("network name", section.name, section.name, f"networks[{index}].name"))
+        entries.append(("datapath", f"{section.datapath:#x}", section.datapath, f"networks[{index}].datapath"))
+    for kind, nodes in _kinds(file):
+        for index, node in enumerate(nodes):
+            entries.append(("node name", node.name, node.name, f"{kind}[{index}].name"))
+            entries.append(("mac", mac_text(node.mac), node.mac, f"{kind}[{index}].mac"))
+            entries.append(("address", f"{node.address} in {node.home}", (node.home, node.address),
+                            f"{kind}[{index}].address"))  # fmt: skip
+    for index, service in enumerate(file.services):
+        entries.append(("service name", service.name, service.name, f"services[{index}].name"))
+        entries.append(("service of machine", service.machine, service.machine, f"services[{index}].machine"))
+    for what, text, value, key in entries:
+        first = named.setdefault((what, value), key)
+        if first != key:
+            yield f"{key}: {text} stands already at {first}"
+
+
+def _node_problems(file: ConfigFile) -> Iterator[str]:
+    by_name = {section.name: section for section in file.networks}
+    for kind, nodes in _kinds(file):
+        for index, node in enumerate(nodes):
+            key = f"{kind}[{index}]"
+            home = by_name.get(node.home)
+            if home is None:
+                yield f"{key}.home: {node.home!r} is not the name of a network"
+                continue
+            inside = home.inside or home.prefix
+            if node.address not in inside or node.address == home.gateway:
+                yield f"{key}.address: {node.address} is not a host's address in {inside} ({home.name})"
+            elif home.network().outer(node.address) in home.locators:
+                yield f"{key}.address: {node.address} lies in the locators {home.locators} of {home.name}"
+            if kind == "machines" and home.kind is not NetworkKind.DATACENTRE:
+                yield f"{key}.home: {node.home!r} is an access network; a machine's home is a data centre"
+            elif kind == "machines" and home.host is None:
+                yield f"{key}.home: data centre {node.home!r} has no 'host' to run {node.name!r} on"
+    users, machines = {user.name for user in file.users}, {machine.name for machine in file.machines}
+    for index, service in enumerate(file.services):
+        if service.machine not in machines:
+            yield f"services[{index}].machine: {service.machine!r} is not the name of a machine"
+        if service.user not in users:
+            yield f"services[{index}].user: {service.user!r} is not the name of a user"

@@ -1,0 +1,236 @@
+"""The redirect over OpenFlow: prepare, switch, release (and roll back) for one node at a time.
+
+Make before break: what the target needs is in its switch and confirmed before the machine pauses; from the
+flip on, packets that still reach the source are sent on to the target; correspondents are told at once.
+Each change is a new ``Binding``; the ledger turns it into the fewest flow-mods, the southbound sends them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from followme.continuity.arp import locator_request
+from followme.continuity.binding import Binding
+from followme.continuity.ledger import Ledger
+from followme.continuity.manipulator import ingress_rule, node_rules
+from followme.continuity.pipeline import ETH_IPV4, Priority, Table, base_rules, to_router
+from followme.continuity.southbound import Southbound
+from followme.domain import Network, Node, Placement
+from followme.openflow import ApplyActions, FlowMod, Match, Output, PacketOut
+from followme.store import Store
+
+log = logging.getLogger(__name__)
+
+CONFIRM_S = 10.0
+"""How long a switch may take to confirm rules (a reconnect included) before a step is given up."""
+
+
+OUTSIDE_IDLE_S = 60
+"""Seconds after the last packet for which the rule of a peer beyond our edges stays."""
+
+
+class Redirect:
+    """Keeps every node's binding, in memory and in the store, and the switches in step with it."""
+
+    def __init__(
+        self, networks: Mapping[str, Network], ledger: Ledger, southbound: Southbound, store: Store
+    ) -> None:
+        self.networks = networks
+        self.ledger = ledger
+        self.southbound = southbound
+        self.store = store
+        self.bindings: dict[str, Binding] = {}
+        self._by_address: dict[tuple[str, IPv4Address], str] = {}
+
+    def install_base(self) -> None:
+        """The rules that every switch has."""
+        rules = {network.datapath: base_rules(network) for network in self.networks.values()}
+        self.southbound.apply(self.ledger.set("base", rules))
+
+    def restore(self, node: Node, here: Placement, told: Iterable[str] = ()) -> None:
+        """A node whose place is known (from the config or the store): home rules are proactive."""
+        self._become(Binding(node, here, told=frozenset(told)))
+
+    def forget(self, name: str) -> None:
+        """The node is no longer ours: its rules and locators go."""
+        binding = self.bindings.pop(name, None)
+        if binding is None:
+            return
+        for address in _addresses(binding):
+            self._by_address.pop(address, None)
+        self.southbound.apply(self.ledger.set(name, {}))
+        for place in (binding.here, binding.arriving, binding.leaving, *binding.old):
+            self._free(name, place, binding.node)
+
+    def adopt(self, node: Node, network: str, port: int) -> None:
+        """A node that was not known, or whose home and address are new."""
+        before = self.bindings.get(node.name)
+        version = before.here.version + 1 if before else 1
+        if before:
+            self.forget(node.name)
+        here = Placement(node.name, network, port, node.identifier, version)
+        with self.store.transaction():
+            self.store.put_node(node)
+            self.store.put_placement(here)
+        self._become(Binding(node, here))
+
+    def pass_outside(self, name: str, target: IPv4Address) -> None:
+        """Let a moved node speak to a peer beyond all our edges, as its identifier; for a while."""
+        binding = self.bindings[name]
+        network = self.networks[binding.here.network]
+        node = binding.node
+        match = Match(eth_src=node.mac, eth_type=ETH_IPV4, ipv4_src=node.identifier, ipv4_dst=target)
+        mod = FlowMod(
+            match, (ApplyActions(to_router(network)),), table_id=Table.EGRESS,
+            priority=Priority.TUNNEL, idle_timeout=OUTSIDE_IDLE_S,
+            cookie=self.ledger.cookie(network.datapath, name),
+        )  # fmt: skip
+        self.southbound.send(network.datapath, [mod])
+
+    def seen(self, name: str) -> None:
+        """The node's own traffic came from where it should be: no more copies to the controller."""
+        binding = self.bindings[name]
+        if not binding.seen:
+            self._become(replace(binding, seen=True))
+
+    def rebind(self, name: str) -> FlowMod:
+        """One quick flow-mod: let the node's packets in at its place (the answer to its first packet)."""
+        binding = self.bindings[name]
+        datapath = self.networks[binding.here.network].datapath
+        return self.ledger.put(name, datapath, ingress_rule(binding, binding.here))
+
+    def move(self, name: str, network: str, port: int, told: Iterable[str]) -> Placement:
+        """The node has gone to ``network`` by itself; returns its new place. Nothing is lost in the store:
+        the place is written in the same commit that precedes the flow-mods."""
+        binding = self.bindings[name]
+        before = binding.here
+        locator = self._locator(binding.node, network)
+        here = Placement(name, network, port, locator, before.version + 1)
+        self.store.put_placement(here)
+        moved = binding.move(here, frozenset(told))
+        if before.locator == here.locator or before.network == network:
+            # Only the port changed, or it is back at the locator that it had.
+            moved = replace(moved, old=tuple(p for p in moved.old if p.locator != here.locator))
+        self._become(moved)
+        if locator != binding.node.identifier:
+            self._prime(here, binding.node)
+        return here
+
+    async def prepare(self, name: str, network: str, port: int, told: Iterable[str]) -> Placement:
+        """Everything at the target, and both ends armed; returns when all switches have confirmed."""
+        binding = self.bindings[name]
+        locator = self._locator(binding.node, network, transient=True)
+        arriving = Placement(name, network, port, locator, binding.here.version + 1)
+        touched = self._become(binding.prepare(arriving, frozenset(told)))
+        await self.southbound.barrier(touched, CONFIRM_S)
+        self._prime(arriving, binding.node)
+        return arriving
+
+    def switch(self, name: str) -> Placement:
+        """The machine stops at the source now. Told at once; nobody waits for an answer."""
+        binding = self.bindings[name].switch()
+        self.store.put_placement(binding.here)
+        self._become(binding)
+        return binding.here
+
+    async def roll_back(self, name: str) -> Placement:
+        """The machine stays at (or returns to) the source: rules of where it is, confirmed."""
+        binding = self.bindings[name].roll_back()
+        self.store.put_placement(binding.here)
+        touched = self._become(binding)
+        await self.southbound.barrier(touched | {self.networks[binding.here.network].datapath}, CONFIRM_S)
+        return binding.here
+
+    def release(self, name: str) -> tuple[Placement, ...]:
+        """The source is empty; returns the old places to ``retire`` once their packets are through."""
+        binding = self.bindings[name].release()
+        self.store.put_placement(binding.here)
+        self._become(binding)
+        return binding.old
+
+    def retire(self, name: str, place: Placement) -> None:
+        """No packet with the old locator is under way any more: its rules go, the locator is free again."""
+        binding = self.bindings.get(name)
+        if binding is None or place not in binding.old:
+            return
+        self._become(binding.forget(place))
+        if place.locator != binding.here.locator:
+            self._free(name, place, binding.node)
+
+    def watch(self, name: str, watched: bool) -> None:
+        """Silence (or resume) the home switch's reports about peers that do not know the locator."""
+        binding = self.bindings.get(name)
+        if binding is not None and binding.watched != watched:
+            self._become(replace(binding, watched=watched))
+
+    async def tell(self, name: str, network: str) -> None:
+        """A correspondent's network learns the mapping; returns when its switch has confirmed.
+
+        The correspondent gets its rules first; only then the foreign switch may let packets through.
+        """
+        binding = self.bindings[name]
+        if network in binding.told or network not in self.networks:
+            return
+        told = replace(binding, told=binding.told | {network})
+        here = self.networks[binding.here.network].datapath
+        rules = node_rules(told, self.networks)
+        first = {dp: some for dp, some in rules.items() if dp != here}
+        first[here] = node_rules(binding, self.networks).get(here, [])
+        changes = self.ledger.set(name, first)
+        self._index(told)
+        self.southbound.apply(changes)
+        await self.southbound.barrier(changes.keys(), CONFIRM_S)
+        # The binding may have moved on while the correspondent confirmed.
+        self._become(self.bindings[name])
+
+    def locate(self, network: str, address: IPv4Address) -> Binding | None:
+        """Whose address is it that the core knows in ``network``: a locator there, or an identifier at home."""
+        name = self._by_address.get((network, address))
+        return self.bindings[name] if name is not None else None
+
+    def _become(self, binding: Binding) -> set[int]:
+        """Make the binding true; returns the datapaths that changed."""
+        self._index(binding)
+        changes = self.ledger.set(binding.node.name, node_rules(binding, self.networks))
+        self.southbound.apply(changes)
+        return set(changes)
+
+    def _index(self, binding: Binding) -> None:
+        name = binding.node.name
+        before, after = self.bindings.get(name), _addresses(binding)
+        for address in _addresses(before) - after if before else ():
+            self._by_address.pop(address, None)
+        for address in after:
+            self._by_address[address] = name
+        self.bindings[name] = binding
+
+    def _locator(self, node: Node, network: str, transient: bool = False) -> IPv4Address:
+        """At home a node is its own locator, except while it arrives there: until the flip its identifier
+        still leads to where it was."""
+        if network == node.home and not transient:
+            return node.identifier
+        pool = self.networks[network].locators
+        last = int(pool.broadcast_address)
+        candidates = (IPv4Address(number) for number in range(int(pool.network_address), last))
+        return self.store.allocate_locator(network, node.name, candidates)
+
+    def _free(self, name: str, place: Placement | None, node: Node) -> None:
+        if place is not None and place.locator != node.identifier:
+            self.store.free_locator(place.network, name)
+
+    def _prime(self, place: Placement, node: Node) -> None:
+        """Make the router know the locator before the first packet: an ARP request in the locator's name."""
+        network = self.networks[place.network]
+        frame = locator_request(network, node, place.locator)
+        packet = PacketOut(frame, (Output(network.uplink_port),))
+        self.southbound.send(network.datapath, [packet])
+
+
+def _addresses(binding: Binding) -> set[tuple[str, IPv4Address]]:
+    places = (binding.here, binding.arriving, binding.leaving, *binding.old)
+    return {(place.network, place.locator) for place in places if place} | {
+        (binding.node.home, binding.node.identifier)
+    }

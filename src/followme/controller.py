@@ -1,0 +1,252 @@
+"""The FMC controller: runs mobility -> placement -> migration -> continuity; owns no protocol, no algorithm.
+
+    controller = Controller(config, hosts)
+    await controller.start()
+    ...
+    await controller.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from followme.config import Config
+from followme.continuity.ledger import Ledger
+from followme.continuity.redirect import Redirect
+from followme.continuity.southbound import Handlers, Southbound, SwitchError
+from followme.domain import Attachment, Decision, Network, Node, NodeKind, Placement, Service
+from followme.events import Watchers
+from followme.machines import Machines
+from followme.migration.host import Host, MigrationError
+from followme.mobility.dhcp import DhcpServer
+from followme.mobility.locations import LocationManager
+from followme.mobility.watcher import Watcher
+from followme.placement import LocationMapper, Policy, Situation, policy_named
+from followme.placement.prober import PathProber
+from followme.store import Store
+
+log = logging.getLogger(__name__)
+
+LEASE_CHECK_S = 30.0
+HYSTERESIS_S = 0.002
+"""A data centre must be nearer by more than this, one way, before it is taken for better."""
+
+
+class Controller:
+    """One controller for all networks of ``config``; ``hosts`` are the hypervisors by data centre."""
+
+    def __init__(
+        self,
+        config: Config,
+        hosts: Mapping[str, Host],
+        *,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.store = store or Store(config.file.store)
+        self.networks: dict[str, Network] = {network.name: network for network in config.networks}
+        self.watchers = Watchers(clock)
+        self.ledger = Ledger(secrets.randbits(16))
+        handlers = Handlers(packet_in=lambda network, message: None, batch=self.store.batch)
+        self.southbound = Southbound(config.networks, self.ledger, handlers)
+        self.redirect = Redirect(self.networks, self.ledger, self.southbound, self.store)
+        self.locations = LocationManager(self.networks, self.redirect.bindings)
+        pools = {section.name: section.dhcp for section in config.file.networks if section.dhcp}
+        self.dhcp = DhcpServer(self.networks, pools, self.locations, self.store, time.time)
+        self.prober = PathProber(self.networks, self.southbound, config.file.probe.interval_s, clock)
+        self.watcher = Watcher(
+            self.networks, self.southbound, self.redirect, self.locations, self.dhcp,
+            attached=self._attached, arrived=self._arrived, peers=self.peers,
+            probe=self.prober.received, clock=clock,
+        )  # fmt: skip
+        self.policy: Policy = policy_named(config.file.policy.name, config.file.policy.parameters)
+        centres = any(section.host or section.kind == "datacentre" for section in config.file.networks)
+        self.mapper = LocationMapper(config.networks, HYSTERESIS_S) if centres else None
+        self.machines = Machines(self, hosts)
+        handlers.packet_in = self.watcher.packet_in
+        handlers.port_status = self.watcher.port_status
+        handlers.ports = self.watcher.ports
+        handlers.connected = lambda network: self.watchers.tell("control", f"switch of {network.name} connected")
+        handlers.disconnected = self._disconnected
+        self._tasks: list[asyncio.Task[None]] = []
+        self._deciding: set[asyncio.Task[None]] = set()
+
+    # ---- life
+
+    async def start(self, *, sock: socket.socket | None = None) -> int:
+        """Restore what is known, then listen; returns the port. ``sock`` may listen in another namespace."""
+        self._restore()
+        self.redirect.install_base()
+        listen = self.config.file.listen
+        port = await self.southbound.listen(str(listen.address), listen.port, sock=sock, tls=self._tls())
+        self._tasks = [asyncio.create_task(self.prober.run()), asyncio.create_task(self._expire_leases())]
+        return port
+
+    async def close(self) -> None:
+        """Stop; migrations under way are taken back first."""
+        await self.machines.close()
+        for task in [*self._tasks, *self._deciding]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._deciding, return_exceptions=True)
+        await self.watcher.close()
+        await self.southbound.close()
+        self.store.close()
+
+    async def wait_for_switches(self, timeout: float) -> None:
+        """Return when every switch of the config has its rules; ``DatapathGone`` names one that has not."""
+        await self.southbound.wait_connected([network.datapath for network in self.config.networks], timeout)
+
+    def _restore(self) -> None:
+        known = {node.name: node for node in self.store.nodes()}
+        configured = {node.name: node for node in self.config.nodes}
+        for name, node in configured.items():
+            if known.get(name) != node:
+                # What the file says now beats what it said once; a place is kept if it is still there.
+                self.store.put_node(node)
+        for name, node in {**known, **configured}.items():
+            if node.home not in self.networks:
+                log.warning("forgot %s: its home %s is not in the config any more", name, node.home)
+                self.store.delete_node(name)
+                continue
+            place = self.store.placement(name)
+            same = known.get(name) in (None, node) or known[name].identifier == node.identifier
+            if place is None or place.network not in self.networks or not same:
+                place = Placement(name, node.home, node.port or 0, node.identifier, 1)
+                self.store.put_placement(place)
+            self.redirect.restore(node, place, self.peers_of(node))
+            self.locations.add(node)
+
+    async def _expire_leases(self) -> None:
+        configured = {node.mac for node in self.config.nodes}
+        while True:
+            await asyncio.sleep(LEASE_CHECK_S)
+            for mac in self.dhcp.expired():
+                node = self.locations.node(mac)
+                if node is None or mac in configured:
+                    continue
+                self.watchers.tell("mobility", f"{node.name}'s lease of {node.address} has run out", node)
+                self.locations.remove(node.name)
+                self.redirect.forget(node.name)
+                self.store.delete_node(node.name)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        tls = self.config.file.listen.tls
+        if tls is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
+        context.load_cert_chain(tls.certificate, tls.key)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _disconnected(self, network: Network, reason: str) -> None:
+        self.watchers.tell("control", f"switch of {network.name} is gone ({reason}); its rules wait for it")
+
+    # ---- 1: who moved
+
+    def peers(self, node: Node) -> frozenset[str]:
+        """The networks where the other ends of the node's services are now."""
+        bindings = self.redirect.bindings
+        return frozenset(
+            bindings[other].here.network for other in self._other_ends(node) if other in bindings
+        )
+
+    def peers_of(self, node: Node) -> frozenset[str]:
+        """As ``peers``, from the store: at a restart not every binding is there yet."""
+        places = (self.store.placement(other) for other in self._other_ends(node))
+        return frozenset(place.network for place in places if place and place.network in self.networks)
+
+    def _other_ends(self, node: Node) -> list[str]:
+        if node.kind is NodeKind.USER:
+            return [service.machine for service in self.config.services if service.user == node.name]
+        return [service.user for service in self.config.services if service.machine == node.name]
+
+    def _attached(self, attachment: Attachment) -> None:
+        self.store.put_attachment(attachment)
+        node = self.redirect.bindings[attachment.node].node
+        where = "" if attachment.locator == node.identifier else f", locator {attachment.locator}"
+        self.watchers.tell(
+            "mobility", f"{node.name} ({node.identifier}) is at {attachment.network}{where}", attachment
+        )
+        for service in self.config.services:
+            if service.user == attachment.node:
+                self.follow(service)
+
+    def _arrived(self, node: Node, network: Network) -> None:
+        self.watchers.tell("mobility", f"{node.name} has arrived at {network.name}: its first packet was seen", node)
+
+    # ---- 2: stay or go
+
+    def situation(self, service: Service) -> Situation | None:
+        """All that a policy may know about the service now; ``None`` while its user or machine has no place."""
+        bindings = self.redirect.bindings
+        if self.mapper is None or service.user not in bindings or service.machine not in bindings:
+            return None
+        access = bindings[service.user].here.network
+        current = bindings[service.machine].here.network
+        delays = self.prober.delays()
+        if self.networks[access].kind == "datacentre":
+            return None
+        ranked = self.mapper.rank(access, delays, current)
+        allowed = [candidate for candidate in ranked if candidate.network in self.machines.hosts]
+        if not allowed:
+            return None
+        best = allowed[0]
+        return Situation(
+            service=service.name,
+            current=current,
+            best=best.network,
+            distance=self.mapper.distance(access, current),
+            delay_current_s=delays.get((access, current)),
+            delay_best_s=best.delay_s,
+            migration_bytes=self.machines.expected_bytes(service.machine),
+            bandwidth_bit_s=self.machines.bandwidth_bit_s(current, best.network),
+        )
+
+    def decide(self, service: Service) -> Decision | None:
+        situation = self.situation(service)
+        return self.policy.decide(situation) if situation else None
+
+    def follow(self, service: Service) -> None:
+        """Decide about the service, and carry its machine if that is the decision."""
+        task = asyncio.ensure_future(self._follow(service))
+        self._deciding.add(task)
+        task.add_done_callback(self._followed)
+
+    async def _follow(self, service: Service) -> None:
+        user = self.redirect.bindings.get(service.user)
+        if user is not None and service.machine in self.redirect.bindings:
+            with contextlib.suppress(SwitchError):  # the first packet between them will tell it then
+                await self.redirect.tell(service.machine, user.here.network)
+        await self.machines.settled(service.machine)
+        decision = self.decide(service)
+        if decision is None:
+            return
+        verb = f"go to {decision.target}" if decision.migrate else f"stay at {decision.source}"
+        self.watchers.tell("placement", f"{service.name}: {verb} ({decision.policy}: {decision.why})", decision)
+        if decision.migrate:
+            with contextlib.suppress(MigrationError):  # reported by the machines already
+                await self.machines.carry(service.machine, decision.target)
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        self._deciding.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("following a user failed", exc_info=task.exception())
+
+    def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
+        """Another policy from now on; ``ValueError`` names what is wrong with it."""
+        self.policy = policy_named(name, parameters)
+
+    def use_mode(self, mode: str) -> None:
+        """Carry machines in another mode from now on: live, cold or paper."""
+        self.config = replace(self.config, file=self.config.file.model_copy(
+            update={"migration": self.config.file.migration.model_copy(update={"mode": mode})}))  # fmt: skip

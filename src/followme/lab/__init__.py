@@ -1,0 +1,1 @@
+"""Real networks, switches and machines on one host: what the papers' experiments run on."""

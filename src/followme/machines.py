@@ -1,0 +1,257 @@
+"""The controller's hand on machines: starts them, carries them, and ties each migration to its redirect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from followme.config import MachineSection
+from followme.continuity.pipeline import Priority, Table
+from followme.continuity.southbound import SwitchError
+from followme.domain import Migration, MigrationState, Placement
+from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.mover import MachineMover, Options, Result
+from followme.migration.qemu import Qemu
+from followme.migration.transfer import TransferProgress
+
+if TYPE_CHECKING:
+    from followme.controller import Controller
+
+log = logging.getLogger(__name__)
+
+QUIET_CHECK_S = 0.25
+QUIET_LIMIT_S = 10.0
+"""How long packets on the old way are waited for, at the most, before its rules go."""
+
+
+def spec_of(section: MachineSection) -> MachineSpec:
+    """The machine as QEMU must be told of it; ``MigrationError`` if the config does not say how it boots."""
+    if section.kernel is None or section.initrd is None:
+        raise MigrationError(
+            f"machine {section.name}: 'kernel' and 'initrd' are missing in the config, so it cannot be started"
+        )
+    return MachineSpec(
+        name=section.name,
+        mac=section.mac,
+        memory_bytes=section.memory_mib << 20,
+        kernel=section.kernel,
+        initrd=section.initrd,
+        cmdline=section.cmdline,
+    )
+
+
+class Machines:
+    """All machines of the config, by name; one migration at a time for each."""
+
+    def __init__(self, controller: Controller, hosts: Mapping[str, Host]) -> None:
+        self.hosts = dict(hosts)
+        self.running: dict[str, Qemu] = {}
+        self.results: dict[str, Result] = {}
+        self._controller = controller
+        self._sections = {section.name: section for section in controller.config.file.machines}
+        self._ports = {
+            section.name: section.host.port for section in controller.config.file.networks if section.host
+        }
+        self._movers: dict[str, MachineMover] = {}
+        self._settled: dict[str, asyncio.Event] = {}
+        self._bandwidth: dict[frozenset[str], float] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def start(self, *, survive: bool = False) -> None:
+        """Start every machine where it belongs, unless it runs there already."""
+        for name, section in self._sections.items():
+            host = self._host(self._controller.redirect.bindings[name].here.network)
+            self.running[name] = await Qemu.start(host, spec_of(section), survive=survive)
+
+    async def close(self) -> None:
+        """Take back what is under way and end the machines that are ours."""
+        for mover in self._movers.values():
+            mover.cancel("the controller stops")
+        for event in self._settled.values():
+            await event.wait()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        for qemu in self.running.values():
+            await qemu.kill()
+        self.running.clear()
+
+    async def settled(self, machine: str) -> None:
+        """Return when the machine is not being carried."""
+        while (event := self._settled.get(machine)) is not None:
+            await event.wait()
+
+    def cancel(self, machine: str, reason: str = "cancelled") -> bool:
+        """Take a migration back; False if there is none, or it is past the point of no return."""
+        mover = self._movers.get(machine)
+        return mover.cancel(reason) if mover else False
+
+    def expected_bytes(self, machine: str) -> int:
+        """What carrying it would cost: what it cost last time, its whole memory before that is known."""
+        result = self.results.get(machine)
+        return result.bytes if result else self._sections[machine].memory_mib << 20
+
+    def bandwidth_bit_s(self, source: str, target: str) -> float | None:
+        """Of the management network between two data centres, as the last migration there measured it."""
+        return self._bandwidth.get(frozenset((source, target)))
+
+    async def carry(self, machine: str, target: str, mode: str | None = None) -> Result:
+        """Carry the machine to data centre ``target``; ``MigrationError`` if it stays where it was."""
+        controller = self._controller
+        binding = controller.redirect.bindings.get(machine)
+        qemu = self.running.get(machine)
+        if binding is None or qemu is None:
+            raise MigrationError(f"machine {machine!r} is not one that runs here: {', '.join(self.running)}")
+        source = binding.here.network
+        if source == target:
+            raise MigrationError(f"{machine} is at {target} already")
+        if machine in self._settled:
+            raise MigrationError(f"{machine} is being carried already")
+        host = self._host(target)
+        section = controller.config.file.migration
+        migration = Migration(
+            id=secrets.token_hex(8), machine=machine, source=source, target=target, mode=mode or section.mode,
+            state=MigrationState.PLANNED, started=time.time(),
+        )  # fmt: skip
+        hooks = RedirectHooks(self, migration, self._ports[target])
+        options = Options(max_pause=section.max_pause_ms / 1e3, stall_timeout=min(30.0, section.timeout_s))
+        mover = MachineMover(migration, qemu, host, hooks, self._record, progress=hooks.progress, options=options)
+        self._movers[machine] = mover
+        self._settled[machine] = asyncio.Event()
+        controller.watchers.tell("migration", f"{machine}: {migration.mode} migration {source} -> {target} begins",
+                                 migration)  # fmt: skip
+        try:
+            async with asyncio.timeout(section.timeout_s):
+                result = await mover.run()
+        except BaseException as error:
+            reason = str(error) or type(error).__name__
+            if isinstance(error, TimeoutError):
+                reason = f"not done within {section.timeout_s:g} s"
+            controller.watchers.tell("migration", f"{machine} stays at {source}: {reason}", mover.migration)
+            if isinstance(error, TimeoutError):
+                raise MigrationError(f"{machine} stays at {source}: {reason}") from None
+            raise
+        else:
+            assert mover.target is not None
+            self.running[machine] = mover.target
+            self.results[machine] = result
+            seconds = max(result.total_s, 1e-9)
+            self._bandwidth[frozenset((source, target))] = 8 * result.bytes / seconds
+            controller.watchers.tell(
+                "migration",
+                f"{machine} runs at {target}: {result.bytes / 1e6:.1f} MB in {result.total_s:.2f} s, paused for "
+                f"{result.pause_s * 1e3:.1f} ms", result,
+            )  # fmt: skip
+            return result
+        finally:
+            del self._movers[machine]
+            self._settled.pop(machine).set()
+
+    def _host(self, network: str) -> Host:
+        host = self.hosts.get(network)
+        if host is None:
+            raise MigrationError(f"data centre {network!r} has no host; give it one in the config")
+        return host
+
+    def _record(self, migration: Migration) -> None:
+        self._controller.store.put_migration(migration, time.time())
+
+    def retire(self, machine: str, places: tuple[Placement, ...]) -> None:
+        """Old places go once their rules see no packets any more."""
+        task = asyncio.ensure_future(self._retire(machine, places))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, machine: str, places: tuple[Placement, ...]) -> None:
+        for place in places:
+            await self.quiet(machine, place)
+            self._controller.redirect.retire(machine, place)
+
+    async def quiet(self, machine: str, place: Placement) -> None:
+        """Wait until no packet takes the old way over ``place``: its switch's counters stand still."""
+        controller = self._controller
+        datapath = controller.networks[place.network].datapath
+        deadline = time.monotonic() + QUIET_LIMIT_S
+        before: int | None = None
+        with contextlib.suppress(SwitchError, TimeoutError):
+            while time.monotonic() < deadline:
+                flows = await controller.southbound.flows(datapath, machine)
+                late = sum(
+                    flow.packet_count
+                    for flow in flows
+                    if flow.priority == Priority.LATE
+                    or (flow.table_id == Table.FORWARD and flow.match.ipv4_dst == place.locator)
+                )
+                if late == before:
+                    return
+                before = late
+                await asyncio.sleep(QUIET_CHECK_S)
+
+
+class RedirectHooks:
+    """What the network does at a migration's moments (``mover.Hooks``)."""
+
+    def __init__(self, machines: Machines, migration: Migration, port: int) -> None:
+        self._machines = machines
+        self._controller = machines._controller
+        self._migration = migration
+        self._port = port
+        self._paper = migration.mode == "paper"
+
+    async def prepare(self) -> None:
+        controller, migration = self._controller, self._migration
+        if self._paper:
+            # The papers' order: nothing is told before the machine shows up by a table miss.
+            controller.watcher.expect(migration.machine, migration.target, self._port)
+            return
+        node = controller.redirect.bindings[migration.machine].node
+        place = await controller.redirect.prepare(
+            migration.machine, migration.target, self._port, controller.peers(node)
+        )
+        for service in controller.config.services:
+            if service.machine == migration.machine and service.user in controller.redirect.bindings:
+                await controller.redirect.tell(service.user, migration.target)
+        controller.watchers.tell(
+            "continuity", f"{migration.target} is prepared for {migration.machine}: locator {place.locator}, "
+            f"source {migration.source} armed", place,
+        )  # fmt: skip
+
+    async def flip(self) -> None:
+        if self._paper:
+            return
+        place = self._controller.redirect.switch(self._migration.machine)
+        self._controller.watchers.tell(
+            "continuity", f"{self._migration.machine}'s packets go to {place.network} ({place.locator}) from now on",
+            place,
+        )  # fmt: skip
+
+    async def commit(self) -> None:
+        """The place was stored with the flip."""
+
+    async def release(self) -> None:
+        machine = self._migration.machine
+        controller = self._controller
+        binding = controller.redirect.bindings[machine]
+        if binding.leaving is not None:
+            await self._machines.quiet(machine, binding.leaving)
+            self._machines.retire(machine, controller.redirect.release(machine))
+        elif binding.old:
+            self._machines.retire(machine, binding.old)
+
+    async def rollback(self, reason: str) -> None:
+        machine = self._migration.machine
+        if self._paper:
+            return
+        await self._controller.redirect.roll_back(machine)
+        self._machines.retire(machine, self._controller.redirect.bindings[machine].old)
+
+    def progress(self, progress: TransferProgress) -> None:
+        self._controller.watchers.tell(
+            "migration", f"{self._migration.machine}: {progress.sent_bytes / 1e6:.0f} MB sent, "
+            f"{progress.remaining_bytes / 1e6:.0f} MB left, pass {progress.passes}", progress,
+        )  # fmt: skip

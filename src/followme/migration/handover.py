@@ -1,0 +1,142 @@
+"""The switch-over, and the way back: in which order traffic, the machine and its copies are touched.
+
+The order is what loses no frame:
+
+1. Frames for the machine turn around at the source's uplink (flip). The switch sends what comes back to the
+   target, where it waits in the tap's queue. What the machine sends still flows.
+2. The source's tap runs empty while the machine still runs. A QEMU whose machine has stopped reads one more
+   frame from its tap into memory that is not migrated, so the tap must be empty before step 3.
+3. The machine stops at the source, what is left of it flows, and it runs at the target when we say so.
+
+As the source was stopped by us and not by QEMU's own convergence, neither side starts the machine by
+itself: there is one running copy at most, and until the target is told to run there is a way back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from followme.migration.frames import drop_plug, send_out
+from followme.migration.host import MigrationError
+from followme.migration.monitor import seconds
+from followme.migration.qemu import Qemu
+from followme.migration.transfer import Transfer, migration_event
+
+_QUEUE_WAIT, _QUEUE_POLL = 0.005, 0.0003
+# A frame that passed the bridge before the flip may still be on its way into the queue, or from the queue
+# into the machine's memory.
+_MARGIN = 0.001
+_IN_FLIGHT_WAIT = 0.2
+_CANCEL_WAIT = 5.0
+
+
+class Handover:
+    """Moves traffic and the machine from ``transfer.source`` to ``transfer.target``."""
+
+    def __init__(self, transfer: Transfer, on_flip: Callable[[], None]) -> None:
+        self.transfer = transfer
+        self.source, self.target = transfer.source, transfer.target
+        self.flipped_at: float | None = None
+        self.stopped_at: float | None = None
+        self.resumed_at: float | None = None
+        self.bounced = 0
+        # From here on the target may run: the source must not be started unless the target is dead.
+        self.told = False
+        self._on_flip = on_flip
+        self._stopped_by_us = False
+
+    def flip(self) -> None:
+        """Step 1."""
+        self.source.bounce.flip()
+        self.flipped_at = time.time()
+        self._on_flip()
+
+    async def in_flight(self) -> None:
+        """Wait until all that left the source has reached the target: it would be time in the pause."""
+        relay = self.transfer.relay
+        deadline = time.monotonic() + _IN_FLIGHT_WAIT
+        while relay is not None and not relay.ended.is_set() and relay.unacknowledged:
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(_QUEUE_POLL)
+
+    async def stop(self) -> None:
+        """Steps 2 and 3: empty the tap, stop the machine."""
+        deadline = time.monotonic() + _QUEUE_WAIT
+        while self.source.queue.waiting and time.monotonic() < deadline:
+            await asyncio.sleep(_QUEUE_POLL)
+        await asyncio.sleep(_MARGIN)
+        since = len(self.source.monitor.events)
+        # QEMU may have converged in this very moment: then it stopped the machine, not we.
+        self._stopped_by_us = self.transfer.stopped is None
+        await self.source.execute("stop")
+        if self._stopped_by_us:
+            stop = await self.source.monitor.wait(lambda event: event["event"] == "STOP", since)
+            self.stopped_at = seconds(stop)
+        else:
+            self.stopped_at = self.transfer.stopped
+
+    def send_after(self) -> None:
+        """Send frames that were left in the source's tap after those that bounced."""
+        self.bounced += _send_on(self.source)
+
+    async def resume(self) -> None:
+        """Run the machine at the target, which has loaded it."""
+        if not self._stopped_by_us:
+            # QEMU restarts a machine that it stopped itself if it believes that the migration failed.
+            await self.transfer.source_completed()
+            self.stopped_at = self.transfer.stopped
+        since = len(self.target.monitor.events)
+        self.told = True
+        await self.target.execute("cont")
+        self.resumed_at = seconds(await self.target.monitor.wait(lambda event: event["event"] == "RESUME", since))
+
+    async def back(self) -> None:
+        """Undo, from wherever it failed: the machine runs at the source, the target's QEMU is gone.
+
+        The target's tap and its bounce stay until ``forget``, for frames that are still sent there.
+        """
+        if self.told:
+            await self.target.stop_process()
+        self.transfer.close()
+        await self._cancel_migration()
+        self.source.bounce.to_tap()
+        if self.source.ended.is_set():
+            raise MigrationError(f"{self.source.who}: cannot go back: the source's QEMU ended too"
+                                 f"{self.source.complaint}")
+        if await self.source.status() != "running":
+            await self.source.execute("cont")
+        # Only now: two sides that both bounce would play ping-pong with every frame.
+        self.target.bounce.flip()
+        await self.target.stop_process()
+        self.bounced += _send_on(self.target)
+
+    async def forget(self) -> None:
+        """Remove what is left of the target, once the network sends nothing there any more."""
+        self.target.bounce.clear()
+        await self.target.kill()
+
+    async def _cancel_migration(self) -> None:
+        if not self.transfer.begun or self.source.ended.is_set():
+            return
+        finished = ("completed", "failed", "cancelled", "none")
+        with contextlib.suppress(MigrationError):
+            await self.source.execute("migrate_cancel")
+        deadline = time.monotonic() + _CANCEL_WAIT
+        while (await self.source.execute("query-migrate")).get("status", "none") not in finished:
+            if time.monotonic() > deadline:
+                raise MigrationError(f"{self.source.who}: QEMU does not end the migration although it was told to")
+            with contextlib.suppress(TimeoutError):
+                wait = self.source.monitor.wait(migration_event(*finished), len(self.source.monitor.events))
+                await asyncio.wait_for(wait, 0.05)
+
+
+def _send_on(side: Qemu) -> int:
+    # Only frames for the machine: a broadcast that went back would come from its sender's address.
+    frames = [frame for frame in drop_plug(side.queue.drain()) if frame[10:16] == side.spec.mac]
+    if frames:
+        send_out(side.host, side.host.uplink, frames)
+    return len(frames)

@@ -1,0 +1,309 @@
+"""The saga that carries a machine: planned, prepared, transferring, switched, released; or failed.
+
+Each state is recorded before it is acted on, so what was recorded last says what may have begun:
+
+    planned       the target's QEMU and tap, the network's preparation
+    prepared      the stream is laid
+    transferring  memory flows; the machine runs at the source
+    switched      traffic turns, the machine stops at the source and runs at the target
+    released      what is left at the source is removed
+    failed        what was done is undone; the machine runs at the source
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from followme.domain import Migration, MigrationState
+from followme.migration.convergence import Convergence
+from followme.migration.handover import Handover
+from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.qemu import Qemu
+from followme.migration.transfer import Transfer, TransferProgress
+
+MODES = ("live", "cold", "paper")
+_QEMU_DOWNTIME_MS = 300  # QEMU's own default, which `paper` leaves alone
+
+
+class Hooks(Protocol):
+    """What the network side does for a migration, at its moments."""
+
+    async def prepare(self) -> None:
+        """Before anything moves. On return the target's rules are confirmed and the source's switch sends
+        frames for the machine that come back from its port on to the target, and the other way round."""
+
+    async def flip(self) -> None:
+        """Traffic has turned to the target: tell the switches. Runs beside the switch-over, which does not
+        wait for it; not called again, and cancelled if the migration fails meanwhile."""
+
+    async def commit(self) -> None:
+        """The machine runs at the target, for good; ``flip`` has ended."""
+
+    async def release(self) -> None:
+        """Remove what only the old place needed, once no traffic uses it; frames still bounce until then."""
+
+    async def rollback(self, reason: str) -> None:
+        """The machine runs at the source again: undo ``prepare`` and ``flip``, whichever were called.
+        Frames that still reach the target's port bounce until this returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Seconds: the pause to aim at, the longest one to accept, and when to give up on a step.
+
+    ``survive`` lets the target's QEMU outlive our process (see ``Qemu.start``).
+    """
+
+    target_pause: float = 0.02
+    max_pause: float = 0.5
+    max_passes: int = 40
+    stall_timeout: float = 30.0
+    switch_timeout: float = 30.0
+    survive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a migration did. ``pause_s``: from the machine's stop to its resumption, by QEMU's clocks.
+
+    ``held_s``: how long traffic waited at most, from the flip to the resumption (0 where none was held).
+    ``bounced``: frames that were left in the source's tap and sent after the others.
+    """
+
+    mode: str
+    pause_s: float
+    total_s: float
+    held_s: float
+    bytes: int
+    passes: int
+    bounced: int
+
+
+class _Network:
+    """The hooks as one migration calls them: which were called, and the one that runs beside."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._prepared = False
+        self._flip: asyncio.Task[None] | None = None
+
+    async def prepare(self) -> None:
+        self._prepared = True
+        await self._hooks.prepare()
+
+    def flip(self) -> None:
+        self._flip = asyncio.create_task(self._hooks.flip())
+
+    async def commit(self) -> None:
+        if self._flip is not None:
+            await self._flip
+        await self._hooks.commit()
+
+    async def release(self) -> None:
+        await self._hooks.release()
+
+    async def rollback(self, reason: str) -> None:
+        if self._flip is not None:
+            self._flip.cancel()
+            await asyncio.gather(self._flip, return_exceptions=True)
+        if self._prepared:
+            await self._hooks.rollback(reason)
+
+
+class MachineMover:
+    """One migration of one machine. ``run`` it once; ``target`` is then the machine's new QEMU."""
+
+    def __init__(
+        self,
+        migration: Migration,
+        source: Qemu,
+        target: Host,
+        hooks: Hooks,
+        record: Callable[[Migration], None],
+        *,
+        target_spec: MachineSpec | None = None,
+        progress: Callable[[TransferProgress], None] | None = None,
+        options: Options | None = None,
+    ) -> None:
+        if migration.mode not in MODES:
+            raise ValueError(f"migration {migration.id}: mode {migration.mode!r} is none of {', '.join(MODES)}")
+        self.migration = migration
+        self.source = source
+        self.target: Qemu | None = None
+        self._target_host = target
+        # The cmdline and kernel are only read at boot; all else must equal the source's, or QEMU refuses.
+        self._target_spec = target_spec or source.spec
+        self._network = _Network(hooks)
+        self._record_state = record
+        self._progress = progress
+        self._options = options or Options()
+        self._transfer: Transfer | None = None
+        self._handover: Handover | None = None
+        self._work: asyncio.Task[Result] | None = None
+        self._cancelled: str | None = None
+
+    def cancel(self, reason: str = "cancelled") -> bool:
+        """Stop and go back; False where it is too late, because the target was told to run."""
+        if self._work is None or self._work.done() or self._past_return:
+            return False
+        self._cancelled = reason
+        self._work.cancel()
+        return True
+
+    async def run(self) -> Result:
+        """Carry the machine. On ``MigrationError`` it runs at the source as before, unless the error says
+        otherwise; ``migration.state`` is then ``failed``, or ``switched`` where only a hook failed after
+        the machine ran at the target (call ``finish`` again when its cause is gone)."""
+        self._work = asyncio.create_task(self._carry())
+        try:
+            result = await self._shielded()
+        except BaseException as error:
+            if self._past_return and self._handover is not None and self._handover.resumed_at is not None:
+                raise
+            reason = self._cancelled or str(error) or type(error).__name__
+            await asyncio.shield(asyncio.create_task(self._roll_back(reason, error)))
+            if isinstance(error, asyncio.CancelledError) and self._cancelled is not None:
+                raise MigrationError(f"migration {self.migration.id} of {self.migration.machine} from "
+                                     f"{self.migration.source} to {self.migration.target}: {reason}") from None
+            raise
+        await self.finish()
+        return result
+
+    async def finish(self) -> None:
+        """The steps after the switch: commit, release, remove what is left at the source."""
+        await self._network.commit()
+        await self._network.release()
+        self._record(MigrationState.RELEASED)
+        self.source.bounce.clear()
+        await self.source.kill()
+        if self._transfer is not None:
+            self._transfer.close()
+
+    @property
+    def _past_return(self) -> bool:
+        return self._handover is not None and self._handover.told
+
+    async def _shielded(self) -> Result:
+        # When our caller is cancelled: before the point of no return the work stops and is undone, after it
+        # the work, a matter of milliseconds, comes first.
+        assert self._work is not None
+        try:
+            return await asyncio.shield(self._work)
+        except asyncio.CancelledError:
+            if self._work.done():
+                raise
+            if not self._past_return:
+                self._work.cancel()
+            await asyncio.wait([self._work])
+            raise
+
+    def _record(self, state: MigrationState, **detail: object) -> None:
+        self.migration = replace(self.migration, state=state, detail={**self.migration.detail, **detail})
+        self._record_state(self.migration)
+
+    async def _carry(self) -> Result:
+        started = time.monotonic()
+        self._record(MigrationState.PLANNED)
+        self.target = await Qemu.start(self._target_host, self._target_spec, incoming=True,
+                                       survive=self._options.survive)
+        await self._network.prepare()
+        self._record(MigrationState.PREPARED)
+        transfer = self._transfer = Transfer(self.source, self.target, report=self._progress,
+                                             stall_timeout=self._options.stall_timeout)
+        handover = self._handover = Handover(transfer, self._network.flip)
+        await transfer.connect()
+        self._record(MigrationState.TRANSFERRING)
+        if self.migration.mode == "live":
+            await self._live(transfer, handover)
+        elif self.migration.mode == "cold":
+            await self._cold(transfer, handover)
+        else:
+            await self._paper(transfer, handover)
+        return self._result(transfer, handover, time.monotonic() - started)
+
+    async def _live(self, transfer: Transfer, handover: Handover) -> None:
+        options = self._options
+        convergence = Convergence(target_pause=options.target_pause, max_pause=options.max_pause,
+                                  max_passes=options.max_passes)
+        # 1 ms is the least: with 0 QEMU would skip the last passes and stop the machine after the first.
+        await transfer.begin(downtime_limit_ms=1)
+        if await transfer.carry(convergence):
+            await handover.in_flight()
+        self._record(MigrationState.SWITCHED)
+        await self._switch(transfer, handover)
+
+    async def _switch(self, transfer: Transfer, handover: Handover) -> None:
+        relay = transfer.relay
+        assert relay is not None
+        handover.flip()
+        await handover.stop()
+        relay.open()
+        handover.send_after()
+        try:
+            async with asyncio.timeout(self._options.switch_timeout):
+                await transfer.completed()
+        except TimeoutError:
+            raise MigrationError(
+                f"{self.source.who}: {self._target_host.name} did not load the machine within "
+                f"{self._options.switch_timeout:g} s; check the management network"
+            ) from None
+        handover.send_after()
+        await handover.resume()
+
+    async def _cold(self, transfer: Transfer, handover: Handover) -> None:
+        self._record(MigrationState.SWITCHED)
+        handover.flip()
+        await handover.stop()
+        handover.send_after()
+        await transfer.begin(downtime_limit_ms=1)
+        await transfer.follow()
+        await handover.resume()
+
+    async def _paper(self, transfer: Transfer, handover: Handover) -> None:
+        await transfer.begin(downtime_limit_ms=_QEMU_DOWNTIME_MS)
+        self._record(MigrationState.SWITCHED)
+        await transfer.follow()
+        await handover.resume()
+        self._network.flip()
+
+    def _result(self, transfer: Transfer, handover: Handover, total: float) -> Result:
+        resumed, stopped = handover.resumed_at, handover.stopped_at
+        assert resumed is not None and stopped is not None
+        return Result(
+            mode=self.migration.mode,
+            pause_s=resumed - stopped,
+            total_s=total,
+            held_s=0.0 if handover.flipped_at is None else resumed - handover.flipped_at,
+            bytes=transfer.passed,
+            passes=transfer.passes,
+            bounced=handover.bounced,
+        )
+
+    async def _roll_back(self, reason: str, error: BaseException) -> None:
+        """Undo everything; what goes wrong meanwhile is noted on ``error`` and recorded."""
+        problems = []
+        with contextlib.suppress(Exception):
+            self._record(MigrationState.FAILED, reason=reason)
+        steps = [
+            None if self._handover is None else self._handover.back,
+            lambda: self._network.rollback(reason),
+            None if self._handover is None else self._handover.forget,
+        ]
+        for step in steps:
+            if step is None:
+                continue
+            try:
+                await step()
+            except Exception as problem:
+                problems.append(str(problem) or type(problem).__name__)
+        if self.target is not None:
+            await self.target.kill()
+            self.target = None
+        if problems:
+            error.add_note("while rolling back: " + "; ".join(problems))
+            self._record(MigrationState.FAILED, reason=reason, rollback="; ".join(problems))

@@ -1,0 +1,187 @@
+"""One QEMU process with one machine, whose network card is a tap on its host's bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from followme.migration.bounce import Bounce, attach_tap
+from followme.migration.frames import TapQueue, plug
+from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.monitor import Monitor
+from followme.system.netns import open_tap
+from followme.system.process import within
+
+_TAIL_BYTES = 2000
+_DEATH_WAIT = 5.0
+
+
+class Qemu:
+    """A machine on a host. ``start`` it, then ``kill`` it, or ``detach`` and let it outlive us."""
+
+    def __init__(self, host: Host, spec: MachineSpec) -> None:
+        self.host = host
+        self.spec = spec
+        self.tap = host.tap_name(spec.name)
+        self.ended = asyncio.Event()
+        self.monitor: Monitor
+        self.bounce: Bounce
+        self.queue: TapQueue
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._opened = contextlib.ExitStack()
+
+    @classmethod
+    async def start(cls, host: Host, spec: MachineSpec, *, incoming: bool = False,
+                    survive: bool = False) -> Qemu:
+        """Start the machine, or with ``incoming`` an empty QEMU that waits for it.
+
+        ``survive`` lets the process outlive ours, so that a controller that was restarted finds it; else
+        it is killed when we end. ``MigrationError`` says what QEMU complained about.
+        """
+        self = cls(host, spec)
+        try:
+            await self._start(incoming, survive)
+        except BaseException:
+            await self.kill()
+            raise
+        return self
+
+    async def _start(self, incoming: bool, survive: bool) -> None:
+        self.host.run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            tap = open_tap(self.host.namespace, self.tap, vnet_hdr=True)
+        except OSError as error:
+            raise MigrationError(f"{self.who}: {error}; does the machine run on this host already?") from None
+        self.queue = TapQueue(tap)
+        self._opened.callback(self.queue.close)
+        await attach_tap(self.host, self.tap, self.spec.mac)
+        self.bounce = Bounce(self.host, self.tap, self.spec.mac)
+        self._opened.callback(self.bounce.close)
+        self.bounce.to_tap()
+        path = self.host.qmp_path(self.spec.name)
+        path.unlink(missing_ok=True)
+        # We listen and QEMU takes the socket over: so we can connect at once, however long it takes to start.
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
+            self.host.file(self.spec.name, "log").open("wb") as log,
+        ):
+            listener.bind(str(path))
+            listener.listen()
+            arguments = self._arguments(tap, listener.fileno(), incoming)
+            bound = [] if survive else ["setpriv", "--pdeathsig", "KILL", "--"]
+            self._process = subprocess.Popen(
+                [*bound, *within(self.host.namespace, arguments)], stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, pass_fds=(tap, listener.fileno()), start_new_session=True,
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
+        try:
+            self.monitor = await Monitor.open(path, self.who)
+        except MigrationError as error:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), 0.2)
+            raise MigrationError(f"{error}{self.complaint}") from None
+        if incoming:
+            # Where QEMU has stopped reading, no frame for the machine can get stuck inside it.
+            plug(self.host, self.tap, self.spec.mac)
+
+    def _arguments(self, tap: int, qmp: int, incoming: bool) -> list[str]:
+        spec = self.spec
+        mac = spec.mac.hex(":")
+        disk = [] if spec.disk is None else [
+            "-drive", f"file={spec.disk},format=raw,if=virtio,cache=none",
+        ]
+        return [
+            "qemu-system-x86_64", "-name", spec.name, "-nodefaults", "-no-user-config", "-display", "none",
+            # The stream's description of itself is as long as all device state, and nobody reads it.
+            "-machine", f"{spec.machine_type},suppress-vmdesc=on", "-accel", self.host.accel,
+            "-m", f"{spec.memory_bytes}B", "-smp", "1",
+            "-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", spec.cmdline, *disk,
+            "-netdev", f"tap,id=net0,fd={tap}",
+            # guest_announce: the machine must not broadcast its home address into the target's network.
+            "-device", f"virtio-net-pci,netdev=net0,mac={mac},romfile=,guest_announce=off",
+            "-chardev", f"socket,id=qmp,fd={qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+            "-serial", f"file:{self.host.file(spec.name, 'serial')}",
+            # -S: whatever state arrives, it runs when we say so, and not before.
+            *(["-incoming", "defer", "-S"] if incoming else []),
+        ]
+
+    @property
+    def who(self) -> str:
+        return f"{self.spec.name} on {self.host.name}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while it runs."""
+        return None if self._process is None or self.ended.is_set() else self._process.pid
+
+    @property
+    def complaint(self) -> str:
+        """What QEMU printed and how it ended, ready to be appended to an error; empty if neither."""
+        if self._process is None:
+            return ""
+        with contextlib.suppress(OSError):
+            said = self.host.file(self.spec.name, "log").read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+            code = self._process.returncode
+            end = "" if code is None else f"; the process ended with code {code}"
+            return end + (f"; it printed: {said.strip()}" if said.strip() else "")
+        return ""
+
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None,
+                      timeout: float = 10.0) -> Any:
+        """A QMP command's result; the error of a QEMU that died carries its last words."""
+        try:
+            return await self.monitor.execute(command, arguments, timeout)
+        except MigrationError as error:
+            raise MigrationError(f"{error}{self.complaint}") from None
+
+    async def status(self) -> str:
+        """QEMU's run state: ``running``, ``paused``, ``inmigrate``, ``postmigrate``, …"""
+        return str((await self.execute("query-status"))["status"])
+
+    def _on_death(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        if self._process is not None:
+            self._process.wait()
+        self.ended.set()
+
+    async def stop_process(self) -> None:
+        """End the process and wait for its end; the tap and its queue stay until ``kill``."""
+        if self._process is None or self.ended.is_set() or self._pidfd < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        try:
+            await asyncio.wait_for(self.ended.wait(), _DEATH_WAIT)
+        except TimeoutError:
+            raise MigrationError(
+                f"{self.who}: QEMU (pid {self._process.pid}) does not end although it was killed"
+            ) from None
+
+    async def kill(self) -> None:
+        """End the process; its tap, and with it the bridge's entry, goes. Harmless if it has ended."""
+        try:
+            await self.stop_process()
+        finally:
+            if hasattr(self, "monitor"):
+                await self.monitor.close()
+            self._opened.close()
+            self.host.qmp_path(self.spec.name).unlink(missing_ok=True)
+
+    async def detach(self) -> None:
+        """Leave the process alone from now on (it was started with ``survive``)."""
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        await self.monitor.close()
+        self._opened.close()

@@ -1,0 +1,73 @@
+"""The papers' Mobility Detector: a known node shows up somewhere else. Has it moved, or does another pretend?
+
+A node that moved does not answer at its old port any more: the port is gone, or an ARP request there stays
+without reply. Only then the new place is believed; otherwise the claim is refused, counted and logged.
+A machine moves when we carry it; one that shows up elsewhere unasked is checked in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
+
+from followme.domain import Mac, Network, Node, mac_text
+
+log = logging.getLogger(__name__)
+
+ALIVE_WAIT_S = 0.15
+ALIVE_TRIES = 2
+MAX_CHECKS = 1024
+MAX_LOGGED = 4096
+
+
+class Refusals:
+    """Counts refused claims by kind, and logs each claimant once in a while, not at the rate of its packets."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._logged: OrderedDict[tuple[str, int, Mac, str], float] = OrderedDict()
+
+    def refuse(self, kind: str, network: Network, port: int, mac: Mac, what: str, now: float) -> None:
+        self.counts[kind] += 1
+        key = (network.name, port, mac, kind)
+        last = self._logged.get(key)
+        if last is not None and now - last < 10.0:
+            return
+        self._logged[key] = now
+        self._logged.move_to_end(key)
+        while len(self._logged) > MAX_LOGGED:
+            self._logged.popitem(last=False)
+        log.warning("refused (%s): %s at %s port %d %s", kind, mac_text(mac), network.name, port, what)
+
+
+class MoveChecks:
+    """Checks under way, one a node: asks at the old place, and believes the new one if nobody answers."""
+
+    def __init__(self, ask: Callable[[Node], Awaitable[None]]) -> None:
+        self._ask = ask
+        self._checks: dict[str, asyncio.Event] = {}
+
+    def answered(self, node: str) -> None:
+        """An ARP reply came from the node's old place."""
+        event = self._checks.get(node)
+        if event:
+            event.set()
+
+    async def has_left(self, node: Node) -> bool | None:
+        """Whether the node left its old place; ``None`` if a check is under way (or too many are)."""
+        if node.name in self._checks or len(self._checks) >= MAX_CHECKS:
+            return None
+        event = self._checks[node.name] = asyncio.Event()
+        try:
+            for _ in range(ALIVE_TRIES):
+                await self._ask(node)
+                try:
+                    await asyncio.wait_for(event.wait(), ALIVE_WAIT_S)
+                except TimeoutError:
+                    continue
+                return False
+            return True
+        finally:
+            del self._checks[node.name]

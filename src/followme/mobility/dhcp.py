@@ -1,0 +1,180 @@
+"""DHCP handling (RFC 2131): the controller is the server of every access network.
+
+A known user keeps its address wherever it shows up (the identifier), so its own sessions survive its move;
+its gateway and mask stay those of its home. Unknown users get an address of the network's pool and are known
+from then on. A request in somebody else's name is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from followme.config import DhcpSection
+from followme.domain import Mac, Network, Node, NodeKind
+from followme.mobility.locations import LocationManager
+from followme.packets import (
+    OPTION_DNS,
+    OPTION_ROUTER,
+    OPTION_SUBNET_MASK,
+    ZERO,
+    Dhcp,
+    MessageType,
+    answer,
+    reply_frame,
+)
+from followme.store import Lease, Store
+
+OFFER_S = 60.0
+"""How long an offered address waits for its request."""
+DECLINED_S = 600.0
+"""How long an address that a client found in use stays out of the pool (RFC 2131, 4.3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpResult:
+    """``reply`` is the frame to send back; ``attached`` the user who now uses its address in this network
+    (``fresh`` if it was not known before, or has a new address); ``refused`` says why nothing was done."""
+
+    reply: bytes | None = None
+    attached: Node | None = None
+    fresh: bool = False
+    released: Node | None = None
+    refused: str | None = None
+
+
+class DhcpServer:
+    """Decides on one message at a time; the controller sends what it returns."""
+
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        pools: Mapping[str, DhcpSection],
+        locations: LocationManager,
+        store: Store,
+        clock: Callable[[], float],
+    ) -> None:
+        self._networks = networks
+        self._pools = pools
+        self._locations = locations
+        self._store = store
+        self._clock = clock
+        self._leases: dict[Mac, Lease] = {lease.mac: lease for lease in store.leases()}
+        self._offers: dict[tuple[str, IPv4Address], tuple[Mac, float]] = {}
+
+    def handle(self, network: Network, source: Mac, message: Dhcp) -> DhcpResult:
+        """One client message seen in ``network``, in a frame from MAC ``source``."""
+        pool = self._pools.get(network.name)
+        if pool is None:
+            return DhcpResult()
+        if message.chaddr != source:
+            return DhcpResult(refused="asks by DHCP in another hardware address's name")
+        kind = message.message_type
+        if kind is MessageType.DISCOVER:
+            return self._discover(network, pool, message)
+        if kind is MessageType.REQUEST:
+            return self._request(network, pool, message)
+        if kind is MessageType.RELEASE:
+            return self._release(message)
+        if kind is MessageType.DECLINE and message.requested_ip is not None:
+            key = (network.name, message.requested_ip)
+            if self._offers.get(key, (source, 0.0))[0] == source:
+                self._offers[key] = (b"", self._clock() + DECLINED_S)
+            return DhcpResult()
+        if kind is MessageType.INFORM:
+            return DhcpResult(self._frame(network, network, pool, message, MessageType.ACK, ZERO))
+        return DhcpResult(refused=f"sends a DHCP message of type {kind!r} that no client sends")
+
+    def expired(self) -> list[Mac]:
+        """MACs whose lease ran out; their leases are gone after this call."""
+        now = self._clock()
+        gone = [mac for mac, lease in self._leases.items() if lease.expires_at <= now]
+        for mac in gone:
+            self._drop(mac)
+        self._offers = {key: offer for key, offer in self._offers.items() if offer[1] > now}
+        return gone
+
+    def _discover(self, network: Network, pool: DhcpSection, message: Dhcp) -> DhcpResult:
+        home, address = self._address(network, pool, message)
+        if address is None:
+            return DhcpResult(refused=f"asks for an address, but {network.name}'s pool {pool.first} to "
+                                      f"{pool.last} has none left")  # fmt: skip
+        if home is network:
+            self._offers[network.name, address] = (message.chaddr, self._clock() + OFFER_S)
+        return DhcpResult(self._frame(network, home, pool, message, MessageType.OFFER, address))
+
+    def _request(self, network: Network, pool: DhcpSection, message: Dhcp) -> DhcpResult:
+        wanted = message.requested_ip or (message.ciaddr if message.ciaddr != ZERO else None)
+        if message.server_id is not None and message.server_id not in self._servers():
+            return DhcpResult()  # the client has chosen another server
+        home, address = self._address(network, pool, message)
+        if address is None or wanted != address:
+            holder = self._locations.holder(network.name, wanted) if wanted else None
+            if holder is not None and holder.mac != message.chaddr:
+                refused = f"asks by DHCP for {wanted}, which is {holder.name}'s"
+            else:
+                refused = f"asks by DHCP for {wanted}, which is not its own"
+            nak = self._frame(network, home, pool, message, MessageType.NAK, ZERO)
+            return DhcpResult(nak, refused=refused)
+        node = self._locations.node(message.chaddr)
+        fresh = node is None or node.home != home.name or node.address != address
+        if fresh:
+            name = node.name if node else "user-" + message.chaddr.hex()
+            node = Node(name, NodeKind.USER, message.chaddr, home.outer(address), address, home.name)
+        assert node is not None
+        lease = Lease(message.chaddr, node.identifier, home.name, self._clock() + pool.lease_s)
+        self._leases[message.chaddr] = lease
+        self._offers.pop((network.name, address), None)
+        self._store.put_lease(lease)
+        frame = self._frame(network, home, pool, message, MessageType.ACK, address)
+        return DhcpResult(frame, attached=node, fresh=fresh)
+
+    def _release(self, message: Dhcp) -> DhcpResult:
+        node = self._locations.node(message.chaddr)
+        if node is None or node.address != message.ciaddr:
+            return DhcpResult(refused=f"releases {message.ciaddr}, which is not its own")
+        self._drop(message.chaddr)
+        return DhcpResult(released=node)
+
+    def _drop(self, mac: Mac) -> None:
+        self._leases.pop(mac, None)
+        self._store.delete_lease(mac)
+
+    def _address(self, network: Network, pool: DhcpSection, message: Dhcp) -> tuple[Network, IPv4Address | None]:
+        """The home and the configured address for this client here: its own, or a free one of the pool."""
+        node = self._locations.node(message.chaddr)
+        if node is not None and (node.home == network.name or pool.keep_address):
+            return self._networks[node.home], node.address
+        now = self._clock()
+        wanted = message.requested_ip
+        first, last = int(pool.first), int(pool.last)
+        mine = [address for (name, address), (mac, until) in self._offers.items()
+                if name == network.name and mac == message.chaddr and until > now]  # fmt: skip
+        candidates = [*mine, *([wanted] if wanted and first <= int(wanted) <= last else [])]
+        candidates += [IPv4Address(number) for number in range(first, last + 1)]
+        for address in candidates:
+            mac, until = self._offers.get((network.name, address), (message.chaddr, 0.0))
+            taken = until > now and mac != message.chaddr
+            if not taken and address != network.gateway and not self._locations.holder(network.name, address):
+                return network, address
+        return network, None
+
+    def _servers(self) -> set[IPv4Address]:
+        return {self._networks[name].gateway for name in self._pools}
+
+    def _frame(
+        self, network: Network, home: Network, pool: DhcpSection, message: Dhcp, kind: MessageType,
+        address: IPv4Address,
+    ) -> bytes:  # fmt: skip
+        """The server is the visited network's gateway; mask and router are those of the user's home."""
+        options = {
+            OPTION_SUBNET_MASK: home.inside.netmask.packed,
+            OPTION_ROUTER: home.gateway.packed,
+        }
+        if pool.dns:
+            options[OPTION_DNS] = b"".join(server.packed for server in pool.dns)
+        lease = None if kind is MessageType.NAK or message.message_type is MessageType.INFORM else pool.lease_s
+        reply = answer(message, kind, server=network.gateway, yiaddr=address, lease_s=lease,
+                       options={} if kind is MessageType.NAK else options)  # fmt: skip
+        return reply_frame(reply, server_mac=network.router_mac, server=network.gateway, ciaddr=message.ciaddr)

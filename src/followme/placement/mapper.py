@@ -1,0 +1,95 @@
+"""The location mapper: which data centre is best for a user at an access network.
+
+The papers map each gateway to its data centres by hand ("Location Mapper" of the LISP paper); here the
+path monitor's delays decide where they are known, and the line of service areas where they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+
+from followme.domain import Network, NetworkKind
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One data centre in the ranking; ``delay_s`` is one way, if known, ``distance`` in service areas."""
+
+    network: str
+    delay_s: float | None
+    distance: int
+    why: str
+
+
+class LocationMapper:
+    """Ranks the data centres among ``networks`` for each access network among them.
+
+    ``hysteresis_s``: the data centre that serves now keeps its place until another is closer by more than
+    that, so that the noise of two delays that are nearly equal moves nothing. ``ValueError`` if two networks
+    have one name, there is no data centre, or the hysteresis is negative or not finite.
+    """
+
+    def __init__(self, networks: Iterable[Network], hysteresis_s: float = 0.0) -> None:
+        if not (isfinite(hysteresis_s) and hysteresis_s >= 0.0):
+            raise ValueError(f"hysteresis {hysteresis_s} s must be finite and not negative")
+        self._hysteresis_s = hysteresis_s
+        self._networks: dict[str, Network] = {}
+        for network in networks:
+            if network.name in self._networks:
+                raise ValueError(f"two networks are called {network.name!r}")
+            self._networks[network.name] = network
+        self._centres = [one for one in self._networks.values() if one.kind is NetworkKind.DATACENTRE]
+        if not self._centres:
+            raise ValueError("there is no data centre among the networks")
+
+    def distance(self, access: str, centre: str) -> int:
+        """Service areas between two networks; ``ValueError`` if one is unknown."""
+        return abs(self._network(access).area - self._network(centre).area)
+
+    def rank(
+        self, access: str, delays: Mapping[tuple[str, str], float | None], current: str | None = None
+    ) -> tuple[Candidate, ...]:
+        """All data centres, the best for a user at ``access`` first; never empty.
+
+        ``delays`` maps (access network, data centre) to seconds one way. They decide only if there is one
+        for every data centre, for a mixture would compare what cannot be compared; a negative or infinite
+        one counts as unknown. Ties go to ``current``, the data centre that serves now, then by name.
+        ``ValueError`` if ``access`` is unknown.
+        """
+        known = {centre.name: self._delay(delays, access, centre.name) for centre in self._centres}
+        measured = {name: delay for name, delay in known.items() if delay is not None}
+        distances = {name: self.distance(access, name) for name in known}
+        if len(measured) < len(known):
+            without = ", ".join(sorted(name for name in known if name not in measured))
+
+            def why_area(name: str) -> str:
+                return f"{distances[name]} service areas from {access} (no delay measured for {without})"
+
+            names = sorted(known, key=lambda name: (distances[name], name != current, name))
+            return tuple(Candidate(name, known[name], distances[name], why_area(name)) for name in names)
+        names = sorted(known, key=lambda name: (measured[name], name != current, name))
+        whys = {name: f"{1e3 * measured[name]:.2f} ms one way from {access}, measured" for name in names}
+        lead = names[0]
+        if current in measured and current != lead:
+            behind = measured[current] - measured[lead]
+            if behind <= self._hysteresis_s:
+                names.remove(current)
+                names.insert(0, current)
+                whys[current] += (
+                    f"; it serves now, and {lead} is closer by {1e3 * behind:.2f} ms only "
+                    f"(hysteresis {1e3 * self._hysteresis_s:.2f} ms)"
+                )
+        return tuple(Candidate(name, known[name], distances[name], whys[name]) for name in names)
+
+    def _network(self, name: str) -> Network:
+        try:
+            return self._networks[name]
+        except KeyError:
+            raise ValueError(f"network {name!r} is unknown") from None
+
+    @staticmethod
+    def _delay(delays: Mapping[tuple[str, str], float | None], access: str, centre: str) -> float | None:
+        delay = delays.get((access, centre))
+        return delay if delay is not None and isfinite(delay) and delay >= 0.0 else None

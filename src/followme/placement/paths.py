@@ -1,0 +1,157 @@
+"""The path monitor's estimator: delay and loss of each directed path between two edge networks. Pure.
+
+The controller sends a probe out of the source's switch and gets it back from the destination's, so what it
+measures holds half a control channel's round trip at either end, which is taken off.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import isfinite
+
+# RFC 6298 section 2: the gains of the smoothed delay and of its mean deviation.
+_ALPHA = 1 / 8
+_BETA = 1 / 4
+
+Pair = tuple[str, str]
+"""(source network, destination network)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathEstimate:
+    """What is known of one path. Delays are one way, in seconds.
+
+    ``delay_s`` and ``variation_s`` are RFC 6298's SRTT and RTTVAR (a mean deviation) of the one-way delay,
+    ``minimum_s`` the least of the last window's; all ``None`` before the first probe came through. ``loss``
+    is the share of the window's probes that did not come, ``probes`` how many those are, ``last_at`` when
+    the last one came.
+    """
+
+    delay_s: float | None
+    variation_s: float | None
+    minimum_s: float | None
+    loss: float
+    probes: int
+    last_at: float | None
+
+
+class _Path:
+    """One directed pair. Bit i of ``seen`` says whether the probe ``highest - i`` came."""
+
+    __slots__ = ("delay", "first", "highest", "last_at", "recent", "seen", "sent", "variation")
+
+    def __init__(self, window: int) -> None:
+        self.delay: float | None = None
+        self.variation = 0.0
+        self.recent: deque[float] = deque(maxlen=window)
+        self.sent: deque[tuple[int, float]] = deque(maxlen=window)
+        self.first: int | None = None
+        self.highest = -1
+        self.seen = 0
+        self.last_at: float | None = None
+
+
+class PathMonitor:
+    """Feeds on probes, tells delays and losses; memory is bounded by ``window`` for each pair.
+
+    ``window`` in sequence numbers, ``patience_s`` how long a probe that was sent may take before it counts
+    as lost. ``ValueError`` if either is not positive.
+    """
+
+    def __init__(self, window: int = 64, patience_s: float = 2.0) -> None:
+        if window < 1 or not patience_s > 0.0:
+            raise ValueError(f"window {window} and patience {patience_s} s must be positive")
+        self._window = window
+        self._mask = (1 << window) - 1
+        self._patience_s = patience_s
+        self._paths: dict[Pair, _Path] = {}
+
+    def sent(self, source: str, destination: str, sequence: int, at: float) -> None:
+        """Note that a probe goes out at ``at`` seconds: without this a path that died would seem idle."""
+        path = self._path(source, destination)
+        path.sent.append((sequence, at))
+        if path.first is None:
+            path.first = sequence
+
+    def received(
+        self,
+        source: str,
+        destination: str,
+        sequence: int,
+        sent_at: float,
+        received_at: float,
+        half_rtt_source_s: float = 0.0,
+        half_rtt_destination_s: float = 0.0,
+    ) -> bool:
+        """Take a probe in; false if it does not count: a duplicate, or older than the window.
+
+        Times are seconds of one clock, the controller's. A delay that comes out negative, because a control
+        channel's round trip was less than usual, counts as 0. ``ValueError`` if a time is not finite.
+        """
+        delay = received_at - sent_at - half_rtt_source_s - half_rtt_destination_s
+        if not isfinite(delay):
+            raise ValueError(f"probe {sequence} from {source} to {destination} has times that are not finite")
+        path = self._path(source, destination)
+        if not self._mark(path, sequence):
+            return False
+        self._smooth(path, max(0.0, delay))
+        path.last_at = received_at if path.last_at is None else max(path.last_at, received_at)
+        return True
+
+    def estimate(self, source: str, destination: str, now: float) -> PathEstimate | None:
+        """What is known of the path at ``now`` seconds; ``None`` if no probe was sent or came."""
+        path = self._paths.get((source, destination))
+        if path is None:
+            return None
+        overdue = max((seq for seq, at in path.sent if at + self._patience_s <= now), default=-1)
+        top = max(path.highest, overdue)
+        probes, came = 0, 0
+        if path.first is not None and top >= path.first:
+            probes = min(self._window, top - path.first + 1)
+            # Bits of probes that came, and of them those that are among the last ``probes`` up to ``top``.
+            ahead = top - path.highest
+            came = (path.seen & ((1 << max(0, probes - ahead)) - 1)).bit_count()
+        return PathEstimate(
+            delay_s=path.delay,
+            variation_s=None if path.delay is None else path.variation,
+            minimum_s=min(path.recent, default=None),
+            loss=0.0 if probes == 0 else 1.0 - came / probes,
+            probes=probes,
+            last_at=path.last_at,
+        )
+
+    def delays(self) -> dict[Pair, float]:
+        """The smoothed delay of every path that has one, for ``LocationMapper.rank``; seconds one way."""
+        return {pair: path.delay for pair, path in self._paths.items() if path.delay is not None}
+
+    def _path(self, source: str, destination: str) -> _Path:
+        path = self._paths.get((source, destination))
+        if path is None:
+            path = self._paths[source, destination] = _Path(self._window)
+        return path
+
+    def _mark(self, path: _Path, sequence: int) -> bool:
+        """Set the bit of ``sequence``; false if it was set or has left the window."""
+        if path.first is None or sequence < path.first:
+            path.first = sequence
+        if sequence > path.highest:
+            ahead = sequence - path.highest
+            path.seen = 1 if ahead >= self._window else (path.seen << ahead | 1) & self._mask
+            path.highest = sequence
+            return True
+        behind = path.highest - sequence
+        if behind >= self._window or path.seen >> behind & 1:
+            return False
+        path.seen |= 1 << behind
+        return True
+
+    @staticmethod
+    def _smooth(path: _Path, delay: float) -> None:
+        """RFC 6298 (2.2) and (2.3); the deviation is updated first, against the old mean."""
+        path.recent.append(delay)
+        if path.delay is None:
+            path.delay, path.variation = delay, delay / 2
+            return
+        path.variation += _BETA * (abs(path.delay - delay) - path.variation)
+        path.delay += _ALPHA * (delay - path.delay)

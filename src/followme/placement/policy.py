@@ -1,0 +1,95 @@
+"""The policies by name: the three that need no model here, the paper's MDP in ``mdp``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import ClassVar
+
+from followme.domain import Decision
+
+from .mdp import MdpPolicy
+from .situation import Policy, Situation
+
+__all__ = ["POLICIES", "Always", "Never", "Policy", "Situation", "Threshold", "policy_named"]
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """Follow the user to the best data centre at every handoff."""
+
+    name: ClassVar[str] = "always"
+
+    def decide(self, situation: Situation) -> Decision:
+        if situation.best == situation.current:
+            return situation.decide(self.name, False, f"{situation.current} is the best data centre")
+        return situation.decide(self.name, True, f"{situation.best} is better than {situation.current}")
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """Leave the service where it is: the network without Follow-Me Cloud."""
+
+    name: ClassVar[str] = "never"
+
+    def decide(self, situation: Situation) -> Decision:
+        return situation.decide(self.name, False, f"services stay, here at distance {situation.distance}")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Migrate once the user is ``distance`` service areas or more away; ``ValueError`` if that is below 1."""
+
+    distance: int = 1
+    name: ClassVar[str] = "threshold"
+
+    def __post_init__(self) -> None:
+        if self.distance < 1:
+            raise ValueError(f"distance {self.distance} must be at least 1")
+
+    def decide(self, situation: Situation) -> Decision:
+        if situation.best == situation.current:
+            return situation.decide(self.name, False, f"{situation.current} is the best data centre")
+        far = situation.distance >= self.distance
+        relation = "has reached" if far else "is below"
+        why = f"distance {situation.distance} {relation} the threshold {self.distance}"
+        return situation.decide(self.name, far, why)
+
+
+POLICIES: Mapping[str, type[Always] | type[Never] | type[Threshold] | type[MdpPolicy]] = {
+    policy.name: policy for policy in (Always, Never, Threshold, MdpPolicy)
+}
+
+
+def policy_named(name: str, parameters: Mapping[str, float] | None = None) -> Policy:
+    """The policy called ``name``, as the config gives it; its parameters are those of its class.
+
+    ``ValueError`` says which name, key or value is wrong and, for names and keys, which are known. Whole
+    numbers may be written as floats (YAML's ``3.0``).
+    """
+    if name not in POLICIES:
+        raise ValueError(f"policy {name!r} is unknown; known are {', '.join(sorted(POLICIES))}")
+    kind = POLICIES[name]
+    # The hints are text (PEP 563), which is all that is needed to tell counts from measures.
+    hints = {key: str(parameter.annotation) for key, parameter in signature(kind).parameters.items()}
+    arguments: dict[str, float] = {}
+    for key, value in (parameters or {}).items():
+        if key not in hints:
+            known = ", ".join(sorted(hints)) or "none"
+            raise ValueError(f"policy {name!r} has no parameter {key!r}; known: {known}")
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"policy {name!r}: {key} {value!r} is not a number") from None
+        if hints[key] != "int":
+            arguments[key] = number
+        elif number.is_integer():
+            arguments[key] = int(number)
+        else:
+            raise ValueError(f"policy {name!r}: {key} {value!r} is not a whole number")
+    try:
+        policy: Policy = kind(**arguments)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"policy {name!r}: {error}") from None
+    return policy

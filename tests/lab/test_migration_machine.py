@@ -1,0 +1,291 @@
+"""A real machine carried between two real hypervisors on one host, under pings, with everything going wrong.
+
+    source host ns            switch ns                  target host ns
+    br0: tap, up  ---veth---  a \\                  / b  ---veth---  br0: up, tap
+                              br0 (static entries) --- the prober's address is on the bridge itself
+
+The switch's armed rule, "frames for the machine that come back from the source's port go out of the
+target's", is a redirect at the port's ingress, as an OpenFlow rule would do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+import pytest
+
+from followme.domain import Migration, MigrationState
+from followme.lab.guest import READY, GuestImage, build_guest
+from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.mover import MachineMover, Options, Result
+from followme.migration.qemu import Qemu
+from followme.migration.transfer import TransferProgress
+from followme.system import netns
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces and taps"),
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs qemu-system-x86_64"),
+]
+
+MAC = bytes.fromhex("52540000aa07")
+MACHINE, PROBER = IPv4Interface("10.77.0.7/24"), IPv4Interface("10.77.0.1/24")
+SWITCH_DELAY = 0.02  # how long the "controller" takes to tell the switch
+
+
+@dataclass
+class Lab:
+    hosts: dict[str, Host]
+    switch: str
+    at: str = "a"
+
+    def other(self) -> str:
+        return "b" if self.at == "a" else "a"
+
+    async def send_to(self, port: str) -> None:
+        await netns.ip(self.switch, [])
+        await run("bridge", "-n", self.switch, "fdb", "replace", mac(), "dev", f"to-{port}", "master", "static")
+
+    async def arm(self) -> None:
+        for port, out in (("a", "b"), ("b", "a")):
+            await netns.tc(self.switch, [
+                f"filter replace dev to-{port} ingress protocol all prio 7 handle 800::1 u32 "
+                f"match ether dst {mac()} action mirred egress redirect dev to-{out}",
+            ])
+
+    async def disarm(self) -> None:
+        for port in "ab":
+            await netns.tc(self.switch, [f"filter del dev to-{port} ingress"])
+
+
+@dataclass
+class Network:
+    """The hooks as a controller would give them, for the little switch."""
+
+    lab: Lab
+    target: str
+    calls: list[str] = field(default_factory=list)
+    on_prepare: Callable[[], Awaitable[None]] | None = None
+
+    async def prepare(self) -> None:
+        self.calls.append("prepare")
+        await self.lab.arm()
+        if self.on_prepare:
+            await self.on_prepare()
+
+    async def flip(self) -> None:
+        self.calls.append("flip")
+        await asyncio.sleep(SWITCH_DELAY)
+        await self.lab.send_to(self.target)
+
+    async def commit(self) -> None:
+        self.calls.append("commit")
+        self.lab.at = self.target
+
+    async def release(self) -> None:
+        self.calls.append("release")
+        await self.lab.disarm()
+
+    async def rollback(self, reason: str) -> None:
+        self.calls.append("rollback")
+        await self.lab.send_to(self.lab.at)
+        await self.lab.disarm()
+
+
+def mac() -> str:
+    return MAC.hex(":")
+
+
+async def run(*argv: str) -> None:
+    process = await asyncio.create_subprocess_exec(*argv)
+    assert await process.wait() == 0, argv
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    tag = f"{os.getpid() % 100000}"
+    switch = f"mgs{tag}"
+    run_dir = Path("/tmp") / f"fmmig{tag}"
+    hosts = {
+        name: Host(name, f"mg{name}{tag}", "br0", "uplink", f"10.78.0.{number}", run_dir)
+        for number, name in enumerate("ab", 1)
+    }
+    spaces = [switch, *(str(host.namespace) for host in hosts.values())]
+    try:
+        for space in spaces:
+            await netns.add(space)
+            await netns.ip(space, ["link add br0 type bridge", "link set br0 up"])
+        await netns.ip(switch, [f"addr add {PROBER} dev br0", "link add mgmt type bridge", "link set mgmt up"])
+        for name, host in hosts.items():
+            await netns.ip(switch, [
+                f"link add to-{name} type veth peer name uplink netns {host.namespace}",
+                f"link set dev to-{name} master br0 up",
+                f"link set dev to-{name} type bridge_slave learning off",
+                f"link add m-{name} type veth peer name mgmt netns {host.namespace}",
+                f"link set dev m-{name} master mgmt up",
+            ])
+            await netns.ip(host.namespace, [
+                "link set dev uplink master br0 up", "link set dev mgmt up",
+                f"addr add {host.management_address}/24 dev mgmt",
+            ])
+            await netns.tc(switch, [f"qdisc add dev to-{name} clsact"])
+        await netns.ip(switch, [f"neigh replace {MACHINE.ip} lladdr {mac()} dev br0 nud permanent"])
+        yield Lab(hosts, switch)
+    finally:
+        for space in spaces:
+            await netns.delete(space)
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def image() -> GuestImage:
+    return asyncio.run(build_guest())
+
+
+def machine(image: GuestImage, *, dirty_bytes_s: int = 0, dirty_set: int = 32 << 20) -> MachineSpec:
+    words = image.kernel_arguments(MACHINE, IPv4Address(PROBER.ip), dirty_bytes_s=dirty_bytes_s,
+                                   dirty_set_bytes=dirty_set)
+    return MachineSpec("vm", MAC, 128 << 20, image.kernel, image.initrd, words)
+
+
+@asynccontextmanager
+async def booted(lab: Lab, spec: MachineSpec) -> AsyncIterator[list[Qemu]]:
+    """A machine that runs at host a; the list holds where it runs now, for the test to update."""
+    await lab.send_to("a")
+    holder = [await Qemu.start(lab.hosts["a"], spec)]
+    try:
+        serial = lab.hosts["a"].file("vm", "serial")
+        async with asyncio.timeout(60):
+            while READY not in serial.read_text(errors="replace"):
+                await asyncio.sleep(0.05)
+        yield holder
+    finally:
+        await holder[0].kill()
+
+
+class Prober:
+    """Sends a numbered echo request every 5 ms and notes when each is answered."""
+
+    INTERVAL = 0.005
+
+    def __init__(self, lab: Lab) -> None:
+        self.sent: list[float] = []
+        self.answered: dict[int, float] = {}
+        self._socket = netns.socket_in(lab.switch, socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.connect((str(MACHINE.ip), 7))
+
+    async def __aenter__(self) -> Prober:
+        asyncio.get_running_loop().add_reader(self._socket, self._receive)
+        self._task = asyncio.create_task(self._send())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        deadline = time.monotonic() + 2
+        while len(self.answered) < len(self.sent) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    async def _send(self) -> None:
+        due = time.monotonic()
+        while True:
+            self._socket.send(struct.pack(">I", len(self.sent)))
+            self.sent.append(time.monotonic())
+            due += self.INTERVAL
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                number, = struct.unpack(">I", self._socket.recv(64))
+                self.answered.setdefault(number, time.monotonic())
+        except BlockingIOError:
+            pass
+
+    @property
+    def lost(self) -> list[int]:
+        return [number for number in range(len(self.sent)) if number not in self.answered]
+
+    @property
+    def longest_gap(self) -> float:
+        """The longest time without any answer."""
+        times = sorted(self.answered.values())
+        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+
+
+def migration(lab: Lab, mode: str) -> Migration:
+    return Migration("m1", "vm", lab.at, lab.other(), mode, MigrationState.PLANNED, time.time())
+
+
+def mover(lab: Lab, source: Qemu, network: Network, mode: str = "live", *, states: list[Migration] | None = None,
+          spec: MachineSpec | None = None, progress: Callable[[TransferProgress], None] | None = None,
+          options: Options | None = None) -> MachineMover:
+    record = (states if states is not None else []).append
+    return MachineMover(migration(lab, mode), source, lab.hosts[lab.other()], network, record,
+                        target_spec=spec, progress=progress, options=options)
+
+
+async def nothing_left(lab: Lab, host: str) -> None:
+    """No QEMU, no tap, no entry and no filter of the machine at a host."""
+    space = lab.hosts[host].namespace
+    assert space is not None
+    assert await netns.pids(space) == []
+    shown = netns.call_in(space, lambda: socket.if_nameindex())
+    assert not [name for _, name in shown if name.startswith("fm")]
+    for command in (["bridge", "-n", space, "fdb", "show"], ["tc", "-n", space, "filter", "show", "dev", "uplink",
+                                                            "ingress"]):
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        out = (await process.communicate())[0].decode()
+        assert mac() not in out
+        assert "mirred" not in out
+
+
+def show(what: str, result: Result, prober: Prober) -> None:
+    print(f"{what:28} pause {result.pause_s * 1e3:6.1f} ms  held {result.held_s * 1e3:6.1f} ms  "
+          f"total {result.total_s:5.2f} s  {result.bytes / 1e6:6.1f} MB  passes {result.passes}  "
+          f"bounced {result.bounced}  sent {len(prober.sent)}  lost {len(prober.lost)}  "
+          f"longest gap {prober.longest_gap * 1e3:6.1f} ms")
+
+
+async def carry(lab: Lab, holder: list[Qemu], mode: str, options: Options | None = None) -> tuple[Result, Prober]:
+    """One migration to the other host under probes, with a moment of probing before and after."""
+    network = Network(lab, lab.other())
+    old = lab.at
+    work = mover(lab, holder[0], network, mode, options=options)
+    async with Prober(lab) as prober:
+        await asyncio.sleep(0.2)
+        result = await work.run()
+        assert work.target is not None
+        holder[0] = work.target
+        await asyncio.sleep(0.2)
+    assert network.calls == ["prepare", "flip", "commit", "release"]
+    assert work.migration.state is MigrationState.RELEASED
+    assert await holder[0].status() == "running"
+    await nothing_left(lab, old)
+    return result, prober
+
+
+async def test_there_and_back_loses_nothing(lab: Lab, image: GuestImage) -> None:
+    async with booted(lab, machine(image)) as holder:
+        for number in range(4):
+            result, prober = await carry(lab, holder, "live")
+            show(f"live {number}", result, prober)
+            assert prober.lost == []
+            assert result.pause_s > 0
+
+
+if False:
+    replace, signal, MigrationError
