@@ -78,6 +78,7 @@ class Controller:
         handlers.ports = self.watcher.ports
         handlers.connected = lambda network: self.watchers.tell("control", f"switch of {network.name} connected")
         handlers.disconnected = self._disconnected
+        self._last_seen: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: set[asyncio.Task[None]] = set()
 
@@ -177,9 +178,11 @@ class Controller:
         self.watchers.tell(
             "mobility", f"{node.name} ({node.identifier}) is at {attachment.network}{where}", attachment
         )
+        left = self._last_seen.get(attachment.node)
+        self._last_seen[attachment.node] = attachment.network
         for service in self.config.services:
             if service.user == attachment.node:
-                self.follow(service)
+                self.follow(service, left)
 
     def _arrived(self, node: Node, network: Network) -> None:
         self.watchers.tell("mobility", f"{node.name} has arrived at {network.name}: its first packet was seen", node)
@@ -216,17 +219,20 @@ class Controller:
         situation = self.situation(service)
         return self.policy.decide(situation) if situation else None
 
-    def follow(self, service: Service) -> None:
-        """Decide about the service, and carry its machine if that is the decision."""
-        task = asyncio.ensure_future(self._follow(service))
+    def follow(self, service: Service, left: str | None = None) -> None:
+        """Decide about the service, and carry its machine if that is the decision; the user has ``left``."""
+        task = asyncio.ensure_future(self._follow(service, left))
         self._deciding.add(task)
         task.add_done_callback(self._followed)
 
-    async def _follow(self, service: Service) -> None:
+    async def _follow(self, service: Service, left: str | None) -> None:
         user = self.redirect.bindings.get(service.user)
         if user is not None and service.machine in self.redirect.bindings:
             with contextlib.suppress(SwitchError):  # the first packet between them will tell it then
                 await self.redirect.tell(service.machine, user.here.network)
+            machine = self.redirect.bindings[service.machine].node
+            if left is not None and left not in self.peers(machine):
+                self.redirect.untell(service.machine, left)
         await self.machines.settled(service.machine)
         decision = self.decide(service)
         if decision is None:

@@ -67,8 +67,9 @@ class Network:
 
     @property
     def probe_address(self) -> IPv4Address:
-        """The last locator of the pool: kept for the path monitor, never given to a node."""
-        return self.locators[-1]
+        """Kept for the path monitor, never given to a node: the pool's last but one, since its last may be
+        the prefix's broadcast address, which no router forwards to."""
+        return self.locators[-2]
 
     def outer(self, inner: IPv4Address) -> IPv4Address:
         """The address under which the core and all peers know the host configured with ``inner``."""

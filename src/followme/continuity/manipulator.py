@@ -86,7 +86,8 @@ def _all(binding: Binding, networks: Networks) -> Iterator[tuple[str, Rule]]:
 def _deliver(binding: Binding, place: Placement) -> Iterator[tuple[str, Rule]]:
     node = binding.node
     settled_home = place.network == node.home
-    addresses = {place.locator}
+    # Packets may still be under way to locators that it had here before.
+    addresses = {place.locator, *(old.locator for old in binding.old if old.network == place.network)}
     if place is binding.here and (settled_home or place.network in binding.told):
         addresses.add(node.identifier)
     for address in sorted(addresses):

@@ -186,6 +186,13 @@ class Redirect:
         # The binding may have moved on while the correspondent confirmed.
         self._become(self.bindings[name])
 
+    def untell(self, name: str, network: str) -> None:
+        """Nobody in ``network`` talks to the node any more, as far as its services know. If somebody does,
+        the first packet tells it again."""
+        binding = self.bindings[name]
+        if network in binding.told:
+            self._become(replace(binding, told=binding.told - {network}))
+
     def locate(self, network: str, address: IPv4Address) -> Binding | None:
         """Whose address is it that the core knows in ``network``: a locator there, or an identifier at home."""
         name = self._by_address.get((network, address))
@@ -212,9 +219,9 @@ class Redirect:
         still leads to where it was."""
         if network == node.home and not transient:
             return node.identifier
-        pool = self.networks[network].locators
-        last = int(pool.broadcast_address)
-        candidates = (IPv4Address(number) for number in range(int(pool.network_address), last))
+        where = self.networks[network]
+        first, end = int(where.locators.network_address), int(where.probe_address)
+        candidates = (IPv4Address(number) for number in range(first, end))
         return self.store.allocate_locator(network, node.name, candidates)
 
     def _free(self, name: str, place: Placement | None, node: Node) -> None:

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 4096
 OUTPUT_BOUND = 64 << 20
 RECENT = 64
+STOPS = "the controller stops"
 
 
 class SwitchError(Exception):
@@ -110,8 +111,9 @@ class Southbound:
     async def close(self) -> None:
         if self._server:
             self._server.close()
+        self.handlers.disconnected = lambda network, reason: None
         for channel in list(self._open):
-            channel.abort("controller stops")
+            channel.abort(STOPS)
 
     def connected(self, datapath: int) -> bool:
         return datapath in self._channels
@@ -235,7 +237,8 @@ class Southbound:
         datapath = channel.datapath
         if datapath is not None and self._channels.get(datapath) is channel:
             del self._channels[datapath]
-            log.warning("switch of %s (datapath %#x) is gone: %s", self.networks[datapath].name, datapath, reason)
+            level = logging.DEBUG if reason == STOPS else logging.WARNING
+            log.log(level, "switch of %s (datapath %#x) is gone: %s", self.networks[datapath].name, datapath, reason)
             self.handlers.disconnected(self.networks[datapath], reason)
 
     def opened(self, channel: Channel) -> bool:

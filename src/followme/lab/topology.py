@@ -29,6 +29,8 @@ from followme.lab.signals import cancelled_by_sigterm
 from followme.system import needs, netns
 from followme.system.process import run
 
+__all__ = ["Host", "Hypervisor", "Lab", "LabConfig", "LabError", "Lease"]
+
 BRIDGE = "br0"
 UPLINK = "uplink"
 MANAGEMENT = "mgmt"

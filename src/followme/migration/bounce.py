@@ -48,9 +48,12 @@ async def attach_tap(host: Host, tap: str, mac: bytes) -> None:
 
 
 class Bounce:
-    """The switch between "to the tap" and "back to the switch" for one machine on one host."""
+    """The switch between "to the tap" and "back to the switch" for one machine on one host.
 
-    def __init__(self, host: Host, tap: str, mac: bytes) -> None:
+    Without a tap, where the machine's is gone, frames can still be bounced and forgotten.
+    """
+
+    def __init__(self, host: Host, tap: str | None, mac: bytes) -> None:
         self.host = host
         self.mac = mac
         self.flipped = False
@@ -58,10 +61,11 @@ class Bounce:
         self._netlink.settimeout(2.0)
         self._sequence = 0
         try:
-            self._tap = self._index(tap)
+            self._tap = None if tap is None else self._index(tap)
             self._uplink = self._index(host.uplink)
-            # Where several machines leave one host at a time, each has a priority (thus a table) of its own.
-            self._priority = 1 + self._tap % 0xFFF0
+            # A priority can only be removed whole, so each machine has one of its own; it follows from the
+            # MAC for the sake of those who come after a crash and did not make it.
+            self._priority = 1 + int.from_bytes(mac[4:]) % 0xFFFF
             self._request(_RTM_NEWQDISC, _CREATE | _EXCL,
                           struct.pack("=BxxxiIII", 0, self._uplink, 0xFFFF0000, _TC_H_CLSACT, 0)
                           + _attribute(_TCA_KIND, b"clsact\0"), accept=errno.EEXIST)
@@ -71,6 +75,8 @@ class Bounce:
 
     def to_tap(self) -> None:
         """Frames for the machine go into its tap."""
+        if self._tap is None:
+            raise MigrationError(f"host {self.host.name}: there is no tap for {self.mac.hex(':')} to send frames to")
         self._entry(_RTM_NEWNEIGH, self._tap)
         self._remove_filter()
         self.flipped = False
@@ -110,7 +116,7 @@ class Bounce:
 
     def _filter(self, kind: int, flags: int, attributes: bytes, accept: int) -> None:
         info = self._priority << 16 | socket.htons(_ETH_P_ALL)
-        handle = 0x80000001 if kind == _RTM_NEWTFILTER else 0
+        handle = 1 if kind == _RTM_NEWTFILTER else 0
         self._request(kind, flags, struct.pack("=BxxxiIII", 0, self._uplink, handle, _TC_H_INGRESS, info)
                       + attributes, accept)
 

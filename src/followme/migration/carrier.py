@@ -47,7 +47,7 @@ async def connect(host: Host, address: tuple[str, int], timeout: float = 10.0) -
         made.close()
         raise MigrationError(
             f"host {host.name} cannot reach the target at {address[0]} port {address[1]}: "
-            f"{error or 'timeout'}; check the management network"
+            f"{str(error) or 'no answer'}; check the management network"
         ) from None
     return made
 

@@ -18,12 +18,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 from followme.migration.frames import drop_plug, send_out
 from followme.migration.host import MigrationError
 from followme.migration.monitor import seconds
 from followme.migration.qemu import Qemu
-from followme.migration.transfer import Transfer, migration_event
+from followme.migration.transfer import Transfer, migration_event, stop_event
 
 _QUEUE_WAIT, _QUEUE_POLL = 0.005, 0.0003
 # A frame that passed the bridge before the flip may still be on its way into the queue, or from the queue
@@ -31,6 +32,7 @@ _QUEUE_WAIT, _QUEUE_POLL = 0.005, 0.0003
 _MARGIN = 0.001
 _IN_FLIGHT_WAIT = 0.2
 _CANCEL_WAIT = 5.0
+_ANSWER_WAIT = 0.01
 
 
 class Handover:
@@ -47,6 +49,7 @@ class Handover:
         self.told = False
         self._on_flip = on_flip
         self._stopped_by_us = False
+        self._stop: asyncio.Future[Any] | None = None
 
     def flip(self) -> None:
         """Step 1."""
@@ -69,15 +72,23 @@ class Handover:
         while self.source.queue.waiting and time.monotonic() < deadline:
             await asyncio.sleep(_QUEUE_POLL)
         await asyncio.sleep(_MARGIN)
+        if self.transfer.stopped is not None:
+            return
         since = len(self.source.monitor.events)
-        # QEMU may have converged in this very moment: then it stopped the machine, not we.
-        self._stopped_by_us = self.transfer.stopped is None
-        await self.source.execute("stop")
-        if self._stopped_by_us:
-            stop = await self.source.monitor.wait(lambda event: event["event"] == "STOP", since)
-            self.stopped_at = seconds(stop)
-        else:
-            self.stopped_at = self.transfer.stopped
+        self._stop = asyncio.gather(self.source.execute("stop"), self.source.status())
+        event = asyncio.create_task(self.source.monitor.wait(stop_event, since))
+        try:
+            waits: list[asyncio.Future[Any]] = [self._stop, event]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            # QEMU may have converged in this very moment and stopped the machine itself: then the event
+            # comes, but no answer until the stream is open again.
+            await asyncio.wait([self._stop], timeout=_ANSWER_WAIT)
+            if self._stop.done():
+                self._stopped_by_us = self._stop.result()[1] == "paused"
+            self.stopped_at = seconds(await event)
+        finally:
+            event.cancel()
+            await asyncio.gather(event, return_exceptions=True)
 
     def send_after(self) -> None:
         """Send frames that were left in the source's tap after those that bounced."""
@@ -89,6 +100,8 @@ class Handover:
             # QEMU restarts a machine that it stopped itself if it believes that the migration failed.
             await self.transfer.source_completed()
             self.stopped_at = self.transfer.stopped
+        if self._stop is not None:
+            await self._stop
         since = len(self.target.monitor.events)
         self.told = True
         await self.target.execute("cont")
@@ -101,7 +114,9 @@ class Handover:
         """
         if self.told:
             await self.target.stop_process()
-        self.transfer.close()
+        await self.transfer.close()
+        if self._stop is not None:
+            await asyncio.gather(self._stop, return_exceptions=True)
         await self._cancel_migration()
         self.source.bounce.to_tap()
         if self.source.ended.is_set():

@@ -41,7 +41,7 @@ class Monitor:
                 await self._client.connect(str(path))
         except (QMPError, OSError, EOFError, TimeoutError) as error:
             await self.close()
-            raise MigrationError(f"{who}: QMP at {path} does not answer: {error or type(error).__name__}") from None
+            raise MigrationError(f"{who}: QMP at {path} does not answer: {str(error) or 'no answer'}") from None
         self._reader = asyncio.create_task(self._read())
         return self
 

@@ -182,7 +182,7 @@ class MachineMover:
         self.source.bounce.clear()
         await self.source.kill()
         if self._transfer is not None:
-            self._transfer.close()
+            await self._transfer.close()
 
     @property
     def _past_return(self) -> bool:

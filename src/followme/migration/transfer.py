@@ -32,6 +32,10 @@ class TransferProgress:
     rate_bytes_s: float
 
 
+def stop_event(event: Event) -> bool:
+    return bool(event["event"] == "STOP")
+
+
 def migration_event(*states: str) -> Callable[[Event], bool]:
     return lambda event: event["event"] == "MIGRATION" and event["data"]["status"] in states
 
@@ -48,6 +52,7 @@ class Transfer:
         self._stall_timeout = stall_timeout
         self._report = report
         self._reported = 0.0
+        self._query: asyncio.Task[dict[str, Any]] | None = None
         self._moved = (0.0, -1)  # when something passed last, and how much had then
         self._since = len(source.monitor.events)
 
@@ -92,35 +97,46 @@ class Transfer:
         converge.
         """
         relay = self._relay
-        while True:
-            state = await self.query()
-            if self.stopped is not None:
-                relay.hold()
-                return False
-            now = time.monotonic()
-            self._check_stall(now)
-            ram = state.get("ram")
-            if ram is None:  # QEMU still sets up
-                relay.open()
-                await asyncio.sleep(_POLL)
-                continue
-            step = convergence.decide(Progress(now, self.passes, ram["remaining"], relay.passed))
-            self._tell(now, int(ram["remaining"]), convergence.rate)
-            if step is Step.HOLD:
-                relay.hold()
-                return True
-            if step is Step.GIVE_UP:
-                raise MigrationError(
-                    f"{self.source.who}: it writes to its memory faster than the path to "
-                    f"{self.target.host.name} carries ({convergence.rate / 1e6:.0f} MB/s): after {self.passes} "
-                    f"passes it would still pause for {convergence.expected_pause:.2f} s; raise max_pause or "
-                    "use mode cold"
-                )
-            if step is Step.FREE:
-                relay.open()
-                await asyncio.sleep(_POLL)
-            else:
-                await relay.let(convergence.quantum, _POLL)
+        stop = asyncio.create_task(self.source.monitor.wait(stop_event, self._since))
+        try:
+            while True:
+                query = self._query = asyncio.create_task(self.query())
+                await asyncio.wait([query, stop], return_when=asyncio.FIRST_COMPLETED)
+                # A QEMU that has stopped the machine answers nothing until all is sent, which we hold.
+                if stop.done() and not stop.exception():
+                    relay.hold()
+                    return False
+                if await self._step(await query, convergence):
+                    relay.hold()
+                    return True
+        finally:
+            stop.cancel()
+            await asyncio.gather(stop, return_exceptions=True)
+
+    async def _step(self, state: dict[str, Any], convergence: Convergence) -> bool:
+        """Let the next part pass; True where it is time to hold instead."""
+        relay, now = self._relay, time.monotonic()
+        self._check_stall(now)
+        ram = state.get("ram")
+        if ram is None:  # QEMU still sets up
+            relay.open()
+            await asyncio.sleep(_POLL)
+            return False
+        step = convergence.decide(Progress(now, self.passes, int(ram["remaining"]), relay.passed))
+        self._tell(now, int(ram["remaining"]), convergence.rate)
+        if step is Step.GIVE_UP:
+            raise MigrationError(
+                f"{self.source.who}: it writes to its memory faster than the path to "
+                f"{self.target.host.name} carries ({convergence.rate / 1e6:.0f} MB/s): after {self.passes} "
+                f"passes it would still pause for {convergence.expected_pause:.2f} s; raise max_pause or "
+                "use mode cold"
+            )
+        if step is Step.FREE:
+            relay.open()
+            await asyncio.sleep(_POLL)
+        elif step is Step.QUANTUM:
+            await relay.let(convergence.quantum, _POLL)
+        return step is Step.HOLD
 
     async def follow(self) -> None:
         """Let QEMU have its way, and see the target complete."""
@@ -188,7 +204,7 @@ class Transfer:
     def stopped(self) -> float | None:
         """When the machine stopped at the source since this began; None while it runs."""
         events = self.source.monitor.events[self._since:]
-        return next((seconds(event) for event in events if event["event"] == "STOP"), None)
+        return next((seconds(event) for event in events if stop_event(event)), None)
 
     @property
     def _relay(self) -> Relay:
@@ -209,8 +225,11 @@ class Transfer:
             self._reported = now
             self._report(TransferProgress(self.passed, remaining, self.passes, rate))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Cut the stream."""
+        if self._query is not None:
+            self._query.cancel()
+            await asyncio.gather(self._query, return_exceptions=True)
         if self.relay is not None:
             self.relay.close()
             self._theirs.close()

@@ -47,27 +47,32 @@ class MoveChecks:
 
     def __init__(self, ask: Callable[[Node], Awaitable[None]]) -> None:
         self._ask = ask
-        self._checks: dict[str, asyncio.Event] = {}
+        self._checks: dict[str, asyncio.Future[bool]] = {}
 
     def answered(self, node: str) -> None:
         """An ARP reply came from the node's old place."""
-        event = self._checks.get(node)
-        if event:
-            event.set()
+        self._end(node, False)
+
+    def left(self, node: str) -> None:
+        """The old place itself is gone."""
+        self._end(node, True)
 
     async def has_left(self, node: Node) -> bool | None:
         """Whether the node left its old place; ``None`` if a check is under way (or too many are)."""
         if node.name in self._checks or len(self._checks) >= MAX_CHECKS:
             return None
-        event = self._checks[node.name] = asyncio.Event()
+        verdict = self._checks[node.name] = asyncio.get_running_loop().create_future()
         try:
             for _ in range(ALIVE_TRIES):
                 await self._ask(node)
-                try:
-                    await asyncio.wait_for(event.wait(), ALIVE_WAIT_S)
-                except TimeoutError:
-                    continue
-                return False
+                done, _pending = await asyncio.wait((verdict,), timeout=ALIVE_WAIT_S)
+                if done:
+                    return verdict.result()
             return True
         finally:
             del self._checks[node.name]
+
+    def _end(self, node: str, left: bool) -> None:
+        verdict = self._checks.get(node)
+        if verdict is not None and not verdict.done():
+            verdict.set_result(left)

@@ -91,6 +91,9 @@ class Watcher:
         key = (network.name, message.port.port_no)
         if message.reason == OFPPR_DELETE or message.port.state & OFPPS_LINK_DOWN:
             self._gone_ports.add(key)
+            for name, binding in self.redirect.bindings.items():
+                if (binding.here.network, binding.here.port) == key:
+                    self._checks.left(name)
         else:
             self._gone_ports.discard(key)
 
@@ -253,6 +256,9 @@ class Watcher:
         if here.port == 0 or (here.network, here.port) in self._gone_ports:
             return True
         left = await self._checks.has_left(node)
+        now = self.redirect.bindings[node.name].here
+        if (now.network, now.port) == (network.name, port):
+            return True  # another packet of the same move was believed meanwhile
         if left is False:
             self._refuse("mac", network, port, node.mac, f"claims to be {node.name}, which still answers at "
                          f"{here.network} port {here.port}")  # fmt: skip
@@ -292,9 +298,9 @@ class Watcher:
             return
         out = PacketOut(frame, THROUGH_TABLES, port)
         other = self.locations.network_of(target)
-        if other is None:
-            # Beyond our edge nobody can restore an identifier, so it stays in the packet; answers come
-            # back by way of home.
+        if other is None or other == network.name:
+            # Beyond our edge (or at the router itself) nobody can restore an identifier, so it stays in
+            # the packet; answers come back by way of home.
             self.redirect.pass_outside(node.name, target)
             self.southbound.send(network.datapath, [out])
             return

@@ -133,17 +133,16 @@ class PathMonitor:
 
     def _mark(self, path: _Path, sequence: int) -> bool:
         """Set the bit of ``sequence``; false if it was set or has left the window."""
-        if path.first is None or sequence < path.first:
-            path.first = sequence
         if sequence > path.highest:
             ahead = sequence - path.highest
             path.seen = 1 if ahead >= self._window else (path.seen << ahead | 1) & self._mask
             path.highest = sequence
-            return True
-        behind = path.highest - sequence
-        if behind >= self._window or path.seen >> behind & 1:
-            return False
-        path.seen |= 1 << behind
+        else:
+            behind = path.highest - sequence
+            if behind >= self._window or path.seen >> behind & 1:
+                return False
+            path.seen |= 1 << behind
+        path.first = sequence if path.first is None else min(path.first, sequence)
         return True
 
     @staticmethod

@@ -68,11 +68,25 @@ class World:
         assert out.packet.ipv4_dst == self.machine.address
         assert out.packet.ipv4_src == self.user.identifier
         assert out.packet.eth_dst == VM_MAC
+        self.assert_nothing_under_way_is_lost()
         (back,) = [seen for seen in self.to_client() if seen.port != CONTROLLER]
         assert (back.network, back.port) == (self.client.here.network, self.client.here.port)
         assert back.packet.ipv4_src == self.machine.identifier
         assert back.packet.ipv4_dst == self.user.address
         assert back.packet.eth_dst == CLIENT_MAC
+
+
+    def assert_nothing_under_way_is_lost(self) -> None:
+        """Packets that were rewritten before the last change carry an older locator."""
+        vm = self.vm
+        for place in (vm.here, vm.arriving, vm.leaving, *vm.old):
+            if place is None or place == vm.arriving:
+                continue
+            where = self.fabric.networks[place.network]
+            packet = Packet(b"\x0e" * 6, where.router_mac, self.client.here.locator, place.locator)
+            out = [seen for seen in self.fabric.send(where.name, where.uplink_port, packet) if seen.port != CONTROLLER]
+            assert [(one.network, one.port) for one in out] == [(vm.here.network, vm.here.port)], place
+            assert out[0].packet.ipv4_dst == self.machine.address
 
 
 @pytest.mark.parametrize("overlapping", [False, True])

@@ -53,8 +53,7 @@ async def test_stop_asks_first_and_kills_then() -> None:
     polite = await Child.start(["sleep", "60"])
     assert await polite.stop() == -signal.SIGTERM
     stubborn = await Child.start(
-        [sys.executable, "-c", "import signal,time; signal.signal(15, signal.SIG_IGN); print(1,flush=True); time.sleep(60)"],
-        stdout=subprocess.PIPE,
+        ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE
     )
     assert stubborn.stdout is not None
     await stubborn.stdout.readline()

@@ -15,6 +15,14 @@ def estimate(monitor: PathMonitor, now: float = 1e6) -> PathEstimate:
     return found
 
 
+def losses(monitor: PathMonitor, now: float = 1e6) -> tuple[int, int]:
+    """How many probes count, and how many of them are lost."""
+    found = estimate(monitor, now)
+    lost = found.loss * found.probes
+    assert lost == pytest.approx(round(lost))
+    return found.probes, round(lost)
+
+
 def feed(monitor: PathMonitor, sequence: int, delay: float = 0.01) -> bool:
     return monitor.received("a", "b", sequence, float(sequence), sequence + delay)
 
@@ -72,11 +80,11 @@ def test_gaps_are_losses_until_they_are_filled() -> None:
     monitor = PathMonitor()
     for sequence in (5, 6, 9):
         assert feed(monitor, sequence)
-    assert (estimate(monitor).probes, estimate(monitor).loss) == (5, pytest.approx(2 / 5))
+    assert losses(monitor) == (5, 2)
     assert feed(monitor, 8)
     assert estimate(monitor).loss == pytest.approx(1 / 5)
     assert feed(monitor, 4)
-    assert (estimate(monitor).probes, estimate(monitor).loss) == (6, pytest.approx(1 / 6))
+    assert losses(monitor) == (6, 1)
     assert feed(monitor, 7)
     assert estimate(monitor).loss == 0.0
 
@@ -86,7 +94,7 @@ def test_duplicates_and_probes_from_before_the_window_do_not_count() -> None:
     for sequence in (0, 1, 2, 9):
         feed(monitor, sequence)
     before = estimate(monitor)
-    assert (before.probes, before.loss) == (4, pytest.approx(3 / 4))
+    assert losses(monitor) == (4, 3)
     for sequence in (9, 5, 2):
         assert not feed(monitor, sequence, 5.0)
     assert estimate(monitor) == before
@@ -102,10 +110,10 @@ def test_a_path_that_died_shows_it_by_the_probes_sent() -> None:
     for sequence in range(4, 12):
         monitor.sent("a", "b", sequence, float(sequence))
     # At 5.9 only probe 3's patience is over, and it came.
-    assert (estimate(monitor, 5.9).probes, estimate(monitor, 5.9).loss) == (4, 0.0)
-    assert (estimate(monitor, 7.0).probes, estimate(monitor, 7.0).loss) == (6, pytest.approx(2 / 6))
-    assert (estimate(monitor, 11.0).probes, estimate(monitor, 11.0).loss) == (8, pytest.approx(6 / 8))
-    assert (estimate(monitor, 99.0).probes, estimate(monitor, 99.0).loss) == (8, 1.0)
+    assert losses(monitor, 5.9) == (4, 0)
+    assert losses(monitor, 7.0) == (6, 2)
+    assert losses(monitor, 11.0) == (8, 6)
+    assert losses(monitor, 99.0) == (8, 8)
     assert estimate(monitor, 99.0).last_at == 3.01
 
 
@@ -141,7 +149,7 @@ def test_a_leap_in_numbers_takes_no_memory() -> None:
     monitor = PathMonitor(window=8)
     feed(monitor, 0)
     assert feed(monitor, 2**63)
-    assert (estimate(monitor).probes, estimate(monitor).loss) == (8, pytest.approx(7 / 8))
+    assert losses(monitor) == (8, 7)
 
 
 def test_what_is_wrong_is_refused() -> None:

@@ -1,0 +1,192 @@
+"""After a crash: which copy of a machine shall run, from what was recorded last and what the hosts say.
+
+The table (first line that fits; "usable" is a copy that holds the whole machine: at the source ``running``,
+``paused`` or ``postmigrate``; at the target ``running``, or ``paused``, which it is once it has loaded
+everything and was not told to run):
+
+    source usable   target running                finish at the target; but before `switched` the target
+                                                  cannot have been told to run: then, and only if the
+                                                  source runs too, the source is kept
+    source running  anything else                 resume at the source (it never stopped, or was resumed)
+    source stopped  target paused                 finish at the target from `switched` on: traffic waits
+                                                  there; else resume at the source
+    source stopped  target holds nothing whole    resume at the source
+    source gone     target running or paused      finish at the target
+    source gone     target holds nothing whole    lost: no whole copy is left
+
+Whatever is not kept is ended before what is kept is told to run: so there are never two that run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from followme.domain import Migration, MigrationState
+from followme.migration.bounce import Bounce
+from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.monitor import Monitor
+
+_END_WAIT = 5.0
+
+
+class CopyStatus(StrEnum):
+    """What a host says of its copy of a machine."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    POSTMIGRATE = "postmigrate"
+    INMIGRATE = "inmigrate"
+    GONE = "gone"
+
+
+class Verdict(StrEnum):
+    """What recovery does."""
+
+    FINISH_AT_TARGET = "finish at the target"
+    RESUME_AT_SOURCE = "resume at the source"
+    LOST = "lost"
+
+
+_USABLE_AT_SOURCE = {CopyStatus.RUNNING, CopyStatus.PAUSED, CopyStatus.POSTMIGRATE}
+# A target that says `postmigrate` has handed the machine on to yet another host: its copy is stale.
+_USABLE_AT_TARGET = {CopyStatus.RUNNING, CopyStatus.PAUSED}
+_SWITCH_BEGUN = {MigrationState.SWITCHED, MigrationState.RELEASED}
+
+
+def recover(migration: Migration, source: CopyStatus, target: CopyStatus) -> Verdict:
+    """The table above."""
+    begun = migration.state in _SWITCH_BEGUN
+    if source not in _USABLE_AT_SOURCE:
+        return Verdict.FINISH_AT_TARGET if target in _USABLE_AT_TARGET else Verdict.LOST
+    if target is CopyStatus.RUNNING:
+        both = source is CopyStatus.RUNNING
+        return Verdict.RESUME_AT_SOURCE if both and not begun else Verdict.FINISH_AT_TARGET
+    if source is CopyStatus.RUNNING:
+        return Verdict.RESUME_AT_SOURCE
+    if target is CopyStatus.PAUSED and begun:
+        return Verdict.FINISH_AT_TARGET
+    return Verdict.RESUME_AT_SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What ``settle`` found and did."""
+
+    verdict: Verdict
+    source: CopyStatus
+    target: CopyStatus
+
+
+async def settle(migration: Migration, spec: MachineSpec, source: Host, target: Host) -> Recovered:
+    """Ask both hosts, decide, and make it so: one copy runs, the other is gone, frames go where it runs.
+
+    Frames that still reach the other host bounce back to its switch until ``forget`` is called for it.
+
+    The QEMUs must have been started with ``survive``. Raises ``MigrationError`` if no whole copy is left
+    (then nothing is touched), or if one cannot be ended or told to run.
+    """
+    async with contextlib.AsyncExitStack() as opened:
+        copies = []
+        for host in (source, target):
+            copies.append(await _Copy.open(host, spec))
+            opened.push_async_callback(copies[-1].close)
+        found = [copy.status for copy in copies]
+        verdict = recover(migration, *found)
+        if verdict is Verdict.LOST:
+            raise MigrationError(
+                f"machine {migration.machine} is lost: {source.name} says {found[0]}, {target.name} says "
+                f"{found[1]}, neither holds the whole machine; start it anew"
+            )
+        kept, ended = copies if verdict is Verdict.RESUME_AT_SOURCE else reversed(copies)
+        await ended.end()
+        kept.take_traffic()
+        await kept.run()
+        _bounce(ended.host, spec)
+        return Recovered(verdict, *found)
+
+
+def forget(host: Host, spec: MachineSpec) -> None:
+    """Stop bouncing at the host that was not kept, once the network sends nothing there any more."""
+    with contextlib.closing(Bounce(host, None, spec.mac)) as bounce:
+        bounce.clear()
+
+
+def _bounce(host: Host, spec: MachineSpec) -> None:
+    with contextlib.closing(Bounce(host, None, spec.mac)) as bounce:
+        bounce.flip()
+
+
+class _Copy:
+    """A host's copy of a machine, found by its QMP socket."""
+
+    def __init__(self, host: Host, spec: MachineSpec, monitor: Monitor | None) -> None:
+        self.status = CopyStatus.GONE
+        self.host, self._spec, self._monitor = host, spec, monitor
+
+    @classmethod
+    async def open(cls, host: Host, spec: MachineSpec) -> _Copy:
+        path = host.qmp_path(spec.name)
+        if not await _answers(path):
+            return cls(host, spec, None)
+        self = cls(host, spec, await Monitor.open(path, f"{spec.name} on {host.name}"))
+        self.status = await self._ask()
+        return self
+
+    async def _ask(self) -> CopyStatus:
+        """``paused`` stands for all states in which a whole machine is stopped."""
+        assert self._monitor is not None
+        said = str((await self._monitor.execute("query-status"))["status"])
+        if said == "finish-migrate":
+            # The stream's end is under way and cannot be cut short by a command: cancel, it stays stopped.
+            await self._monitor.execute("migrate_cancel")
+            async with asyncio.timeout(_END_WAIT):
+                while said == "finish-migrate":
+                    await asyncio.sleep(0.05)
+                    said = str((await self._monitor.execute("query-status"))["status"])
+        return CopyStatus(said) if said in set(CopyStatus) else CopyStatus.PAUSED
+
+    async def end(self) -> None:
+        """End the process and forget its traffic."""
+        if self._monitor is None:
+            return
+        with contextlib.suppress(MigrationError):  # it may close the connection before it answers
+            await self._monitor.execute("quit")
+        path = self.host.qmp_path(self._spec.name)
+        try:
+            async with asyncio.timeout(_END_WAIT):
+                while await _answers(path):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise MigrationError(f"{self._spec.name} on {self.host.name}: QEMU does not quit; end it by hand, "
+                                 "then recover again") from None
+        path.unlink(missing_ok=True)
+
+    def take_traffic(self) -> None:
+        """Frames for the machine go into this copy's tap."""
+        tap = self.host.tap_name(self._spec.name)
+        with contextlib.closing(Bounce(self.host, tap, self._spec.mac)) as bounce:
+            bounce.to_tap()
+
+    async def run(self) -> None:
+        assert self._monitor is not None
+        # A migration that a dead controller's relay cut, or left hanging, ends before the machine goes on.
+        await self._monitor.execute("migrate_cancel")
+        if await self._ask() is not CopyStatus.RUNNING:
+            await self._monitor.execute("cont")
+
+    async def close(self) -> None:
+        if self._monitor is not None:
+            await self._monitor.close()
+
+
+async def _answers(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    return True
