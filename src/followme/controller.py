@@ -243,6 +243,11 @@ class Controller:
             with contextlib.suppress(MigrationError):  # reported by the machines already
                 await self.machines.carry(service.machine, decision.target)
 
+    async def idle(self) -> None:
+        """Return when every decision that was due has been taken and carried out."""
+        while self._deciding:
+            await asyncio.wait(list(self._deciding))
+
     def _followed(self, task: asyncio.Task[None]) -> None:
         self._deciding.discard(task)
         if not task.cancelled() and task.exception() is not None:

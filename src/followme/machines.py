@@ -167,6 +167,11 @@ class Machines:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
+    async def retired(self) -> None:
+        """Return when no old place is waiting to go."""
+        while self._retiring:
+            await asyncio.wait(list(self._retiring))
+
     async def _retire(self, machine: str, places: tuple[Placement, ...]) -> None:
         for place in places:
             await self.quiet(machine, place)

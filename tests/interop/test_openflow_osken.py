@@ -10,6 +10,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
+from os_ken.ofproto import ofproto_parser, ofproto_protocol, ofproto_v1_3
+from os_ken.ofproto import ofproto_v1_3_parser as osken
 
 from followme.openflow import (
     AggregateStats,
@@ -54,10 +56,6 @@ from followme.openflow import (
     parse,
 )
 from followme.openflow import constants as of
-
-pytest.importorskip("os_ken")
-from os_ken.ofproto import ofproto_parser, ofproto_protocol, ofproto_v1_3  # noqa: E402
-from os_ken.ofproto import ofproto_v1_3_parser as osken  # noqa: E402
 
 DATAPATH = ofproto_protocol.ProtocolDesc(version=4)
 XID = 0x01020304
@@ -319,8 +317,9 @@ def test_the_match_of_a_packet_in(ours: Match, theirs: dict[str, Any]) -> None:
 
 
 def test_version_bitmaps() -> None:
-    read = osken_reads(Hello(6, (1, 4, 6, 33)).pack(XID))
-    assert [element.versions for element in read.elements] == [[1, 4, 6, 33]]
+    # one word only: os-ken does not skip the padding behind two, and never comes back
+    read = osken_reads(Hello(4, (1, 4, 6)).pack(XID))
+    assert [element.versions for element in read.elements] == [[1, 4, 6]]
 
 
 def test_descriptions_of_ports() -> None:

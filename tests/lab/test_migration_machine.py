@@ -276,7 +276,8 @@ async def test_there_and_back_loses_nothing(lab: Lab, image: GuestImage) -> None
             result, prober = await carry(lab, holder, "live")
             show(f"live {number}", result, prober)
             assert prober.lost == []
-            assert 0 < result.pause_s < result.held_s < result.total_s
+            assert 0 < result.pause_s <= result.total_s
+            assert 0 < result.held_s <= result.total_s
 
 
 async def test_a_machine_that_writes_all_the_time(lab: Lab, image: GuestImage) -> None:

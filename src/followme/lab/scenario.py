@@ -20,7 +20,7 @@ from followme.controller import Controller
 from followme.domain import Network, NetworkKind, mac_text
 from followme.events import Happening
 from followme.lab import plan
-from followme.lab.guest import GuestImage, build_guest
+from followme.lab.guest import READY, GuestImage, build_guest
 from followme.lab.topology import Lab, LabConfig
 from followme.migration.host import Host
 from followme.store import Store
@@ -103,7 +103,7 @@ class Scenario:
             serial = qemu.host.file(name, "serial")
             try:
                 async with asyncio.timeout(GUEST_BOOTS_S):
-                    while not (serial.exists() and b"followme: ready" in serial.read_bytes()):
+                    while not (serial.exists() and READY.encode() in serial.read_bytes()):
                         await asyncio.sleep(0.05)
             except TimeoutError:
                 tail = serial.read_text(errors="replace")[-500:] if serial.exists() else "(nothing)"

@@ -4,7 +4,9 @@ QEMU copies all memory in a first pass, then in further passes what the machine 
 the machine costs the time to send what is left of this pass plus what was written since the pass began,
 which only shows when the next begins. So the moment to stop is near the end of a pass, once the writing
 since its beginning, estimated from the pass before, is small. Never after its end: there QEMU decides by
-itself.
+itself, and stops the machine if what was written takes no longer than its downtime limit, 1 ms at least, at
+the rate of its last 100 ms. An idle machine writes less than that on a fast path; hence the brake before the
+end of the first pass, after which QEMU believes that the path is slow.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from enum import Enum
 
 # The stream may run ahead of what we last heard by the relay's and the sockets' buffers.
 END_OF_PASS = 256 << 10
-NEAR_END = 32 << 20
+NEAR_END, VERY_NEAR_END = 64 << 20, 8 << 20
 SMALLEST_QUANTUM, LARGEST_QUANTUM = 32 << 10, 1 << 20
 FIRST_PASS_QUANTUM = 128 << 10
+# QEMU measures its rate over 100 ms or more: one hold ends a measurement, a second makes the next one low.
+BRAKE_TIME = 0.105
+BRAKE_HOLDS = 0.08
 
 
 class Step(Enum):
@@ -24,6 +29,7 @@ class Step(Enum):
 
     FREE = "free"
     QUANTUM = "quantum"
+    BRAKE = "brake"
     HOLD = "hold"
     GIVE_UP = "give up"
 
@@ -56,6 +62,8 @@ class Convergence:
         self._last: Progress | None = None
         self._dirty_rate = 0.0
         self._stalled = 0
+        self._braked = float("-inf")
+        self._brake_below = NEAR_END
 
     def decide(self, now: Progress) -> Step:
         """The next step; for ``QUANTUM``, ``quantum`` says how many bytes."""
@@ -64,7 +72,9 @@ class Convergence:
         assert start is not None
         if now.number <= 1:
             self.quantum = FIRST_PASS_QUANTUM
-            return Step.FREE if now.remaining > NEAR_END else Step.QUANTUM
+            if now.remaining > NEAR_END:
+                return Step.FREE
+            return Step.BRAKE if self._must_brake(now) else Step.QUANTUM
         written = min(self._dirty_rate * (now.at - start.at), float(start.remaining))
         self.expected = now.remaining + int(written)
         if now.remaining > END_OF_PASS:
@@ -83,13 +93,22 @@ class Convergence:
         """How long sending what is left would take at the measured rate."""
         return self.expected / self.rate if self.rate else float("inf")
 
+    def _must_brake(self, now: Progress) -> bool:
+        # Zero pages take next to nothing in the stream, so the end of a pass can come from afar at once:
+        # a first brake far from it, and a second near it unless QEMU still goes by the first.
+        if now.remaining > self._brake_below or now.at - self._braked < BRAKE_HOLDS:
+            return False
+        self._brake_below = VERY_NEAR_END if now.remaining > VERY_NEAR_END else -1
+        self._braked = now.at + 2 * BRAKE_TIME
+        self._last = None
+        return True
+
     def _measure(self, now: Progress) -> None:
         last, start = self._last, self._pass
         if last is None or now.at - last.at >= 0.02:
             if last is not None:
-                # The best recent rate: one that a poll or a scan for zero pages held up says nothing.
                 rate = (now.passed - last.passed) / (now.at - last.at)
-                self.rate = max(rate, 0.9 * self.rate)
+                self.rate = (self.rate + rate) / 2 if self.rate else rate
             self._last = now
         if start is None:
             self._pass = now

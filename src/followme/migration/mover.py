@@ -234,13 +234,18 @@ class MachineMover:
         await transfer.begin(downtime_limit_ms=1)
         if await transfer.carry(convergence):
             await handover.in_flight()
-        self._record(MigrationState.SWITCHED)
+            self._record(MigrationState.SWITCHED)
+            handover.flip()
+        else:
+            # The machine has stopped already: each moment counts, and until the target is told to run
+            # what was recorded before is as good.
+            handover.flip()
+            self._record(MigrationState.SWITCHED)
         await self._switch(transfer, handover)
 
     async def _switch(self, transfer: Transfer, handover: Handover) -> None:
         relay = transfer.relay
         assert relay is not None
-        handover.flip()
         await handover.stop()
         relay.open()
         handover.send_after()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from followme.migration.carrier import Relay, connect, stream_pair
-from followme.migration.convergence import Convergence, Progress, Step
+from followme.migration.convergence import BRAKE_TIME, Convergence, Progress, Step
 from followme.migration.host import MigrationError
 from followme.migration.monitor import Event, seconds
 from followme.migration.qemu import Qemu
@@ -134,6 +134,11 @@ class Transfer:
         if step is Step.FREE:
             relay.open()
             await asyncio.sleep(_POLL)
+        elif step is Step.BRAKE:
+            relay.hold()
+            await asyncio.sleep(BRAKE_TIME)
+            await relay.let(convergence.quantum, _POLL)
+            await asyncio.sleep(BRAKE_TIME)
         elif step is Step.QUANTUM:
             await relay.let(convergence.quantum, _POLL)
         return step is Step.HOLD

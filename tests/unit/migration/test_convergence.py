@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from followme.migration.convergence import END_OF_PASS, Convergence, Progress, Step
+from followme.migration.convergence import BRAKE_TIME, END_OF_PASS, Convergence, Progress, Step
 
 MB = 1 << 20
 RATE = 100 * MB
@@ -44,6 +44,8 @@ def run(machine: Machine, convergence: Convergence) -> Step:
         step = convergence.decide(machine.progress())
         if step in (Step.HOLD, Step.GIVE_UP):
             return step
+        if step is Step.BRAKE:
+            machine.now += 2 * BRAKE_TIME
         machine.send(int(RATE * 0.02) if step is Step.FREE else convergence.quantum)
     raise AssertionError("it never decides")
 

@@ -8,6 +8,7 @@ import pytest
 from os_ken.lib.packet import dhcp as os_dhcp
 
 from followme.packets import PacketError
+from followme.packets.checksum import internet_checksum
 from followme.packets.dhcp import (
     BOOTREPLY,
     BOOTREQUEST,
@@ -227,6 +228,16 @@ def test_a_damaged_or_misplaced_message_is_refused() -> None:
     on_client_ports = udp_frame(BROADCAST, MAC, IPv4Address(0), EVERYONE, 68, 67, reply)
     with pytest.raises(PacketError, match="reply on a client's ports"):
         parse_client_frame(on_client_ports)
+
+
+def test_a_first_fragment_is_refused() -> None:
+    """Its end is missing, though its own bytes may be in order."""
+    frame = client_frame(REQUEST)
+    more = bytearray(frame[14:34])
+    more[6:8], more[10:12] = b"\x20\x00", b"\0\0"
+    more[10:12] = internet_checksum(bytes(more)).to_bytes(2, "big")
+    with pytest.raises(PacketError, match="whole UDP datagrams"):
+        parse_client_frame(frame[:14] + bytes(more) + frame[34:])
 
 
 def offer(request: Dhcp, kind: MessageType = MessageType.OFFER) -> bytes:

@@ -76,6 +76,7 @@ def test_ties_go_to_the_one_that_serves_then_by_name() -> None:
     same = {("west", name): 0.01 for name in ("dc-0", "dc-a", "dc-b", "dc-c")}
     assert names(mapper, "west", {**same}) == ["dc-0", "dc-a", "dc-b", "dc-c"]
     assert names(mapper, "west", {**same}, current="dc-c") == ["dc-c", "dc-0", "dc-a", "dc-b"]
+    assert mapper.rank("west", {**same}, current="dc-c")[0].why == "10.00 ms one way from west, measured"
 
 
 def test_noise_does_not_flip_it() -> None:

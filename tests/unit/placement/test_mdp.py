@@ -112,6 +112,16 @@ def test_a_tie_is_a_stay() -> None:
     assert np.allclose(solution.gain[1:-1], 0.0, atol=1e-9)
 
 
+def test_the_gain_is_that_of_migrating_over_staying() -> None:
+    problem = Problem(0.25, 5.0, 0.9, linear_quality(4, 10, 1))
+    solution = solve(problem)
+    arrival = np.array(problem.quality) + problem.gamma * solution.value
+    for state in range(1, 5):
+        stay = 0.25 * arrival[state + 1] + 0.75 * arrival[state - 1]
+        assert solution.gain[state] == pytest.approx(arrival[0] - 5.0 - stay)
+    assert np.isnan(solution.gain[[0, 5]]).all()
+
+
 def test_linear_quality_is_clipped_at_0() -> None:
     assert linear_quality(3, 5.0, 2.0) == (5.0, 3.0, 1.0, 0.0, 0.0)
 

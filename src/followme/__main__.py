@@ -1,0 +1,5 @@
+"""``python -m followme``."""
+
+from followme.cli import main
+
+main()

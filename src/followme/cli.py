@@ -1,0 +1,237 @@
+"""The command line: thin, one function a command. Exit codes: 0 done, 1 it failed, 2 wrong use or config."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from followme import __version__
+from followme.config import ConfigError, load
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Follow-Me Cloud: cloud services follow mobile users, and open sessions go on.",
+)  # fmt: skip
+
+
+class Plane(StrEnum):
+    OPENFLOW = "openflow"
+
+
+class Mode(StrEnum):
+    LIVE = "live"
+    COLD = "cold"
+    PAPER = "paper"
+
+
+class PolicyName(StrEnum):
+    ALWAYS = "always"
+    THRESHOLD = "threshold"
+    MDP = "mdp"
+
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures as one JSON object ('-': stdout).")]
+PlotFile = Annotated[Path | None, typer.Option("--plot", help="Write the plot (PNG, SVG or PDF).")]
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The YAML file; see examples/controller.yaml.")]
+
+
+@app.command()
+def demo(
+    plane: Annotated[Plane, typer.Option(help="How sessions are kept.")] = Plane.OPENFLOW,
+    json_file: JsonFile = None,
+    plot_file: PlotFile = Path("followme-demo.png"),
+    mode: Annotated[Mode, typer.Option(help="How the machine is carried.")] = Mode.LIVE,
+    policy: Annotated[PolicyName, typer.Option(help="Who decides.")] = PolicyName.MDP,
+    near_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the near data centre.")] = 1.0,
+    far_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the far one.")] = 50.0,
+    overlapping: Annotated[bool, typer.Option(help="Both data centres use one private address range.")] = False,
+    quick: Annotated[bool, typer.Option(help="Watch for a shorter time.")] = False,
+) -> None:
+    """Show it: a user moves between two networks, its machine follows, its sessions go on. Needs root."""
+    from followme.lab.latency import Windows
+
+    windows = Windows(2.0, 2.5, 2.5) if quick else Windows()
+    _compare(windows, json_file, plot_file, mode, policy, near_ms, far_ms, overlapping)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Which figure; --list names them.")] = None,
+    json_file: JsonFile = None,
+    plot_file: PlotFile = None,
+    quick: Annotated[bool, typer.Option(help="Watch for a shorter time.")] = False,
+    names: Annotated[bool, typer.Option("--list", help="List the figures that can be reproduced.")] = False,
+) -> None:
+    """A figure of the papers, measured again. Needs root."""
+    figures = {"openflow-latency": "ping latency with and without following (OpenFlow paper, figure 5)"}
+    if names:
+        for key, text in figures.items():
+            typer.echo(f"{key:18} {text}")
+        return
+    if name not in figures:
+        _wrong(f"{name!r} is not a figure that can be reproduced: {', '.join(figures)}" if name else
+               f"name the figure to reproduce: {', '.join(figures)}")  # fmt: skip
+    from followme.lab.latency import Windows
+
+    # The paper watches for about a minute, most of it before the machine has followed (after 32 s there).
+    windows = Windows(3.0, 5.0, 5.0) if quick else Windows(10.0, 20.0, 10.0)
+    plot_file = plot_file or Path("openflow-latency.png")
+    _compare(windows, json_file, plot_file, Mode.LIVE, PolicyName.MDP, 1.0, 50.0, overlapping=False)
+
+
+@app.command()
+def controller(
+    config_file: ConfigPath,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step of each message.")] = False,
+) -> None:
+    """Run the controller for real switches and hypervisors, until SIGINT or SIGTERM."""
+    from followme.daemon import serve
+
+    config = _load(config_file)
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("qemu.qmp").setLevel(logging.WARNING)
+    _run(serve(config))
+
+
+@app.command("check-config")
+def check_config(config_file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+    """Check a config file, and say everything that is wrong with it."""
+    config = _load(config_file)
+    typer.echo(
+        f"{config_file}: good: {len(config.networks)} networks, {len(config.file.machines)} machines, "
+        f"{len(config.file.users)} users, {len(config.services)} services"
+    )
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return load(path)
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(2) from None
+
+
+def _wrong(text: str) -> NoReturn:
+    typer.echo(f"followme: {text}", err=True)
+    raise typer.Exit(2)
+
+
+def _failed(text: str) -> NoReturn:
+    typer.echo(f"followme: {text}", err=True)
+    raise typer.Exit(1)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run to the end; what may go wrong on a healthy program becomes one line and exit code 1."""
+    from followme.continuity.southbound import SwitchError
+    from followme.lab.client import DhcpError
+    from followme.lab.guest import GuestError
+    from followme.lab.topology import LabError
+    from followme.migration.host import MigrationError
+    from followme.store import StoreError
+    from followme.system.process import ProcessError
+
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        typer.echo("followme: stopped, and everything that was made is removed", err=True)
+        raise typer.Exit(130) from None
+    except asyncio.CancelledError:
+        typer.echo("followme: ended by SIGTERM, and everything that was made is removed", err=True)
+        raise typer.Exit(128 + signal.SIGTERM) from None
+    except (
+        SwitchError, DhcpError, GuestError, LabError, MigrationError, StoreError, ProcessError, OSError, RuntimeError
+    ) as error:  # fmt: skip
+        _failed(" ".join(str(error).split()))
+
+
+def _compare(
+    windows: Any, json_file: Path | None, plot_file: Path | None, mode: Mode, policy: PolicyName, near_ms: float,
+    far_ms: float, overlapping: bool,
+) -> None:  # fmt: skip
+    from followme.lab.comparison import plot
+    from followme.lab.plan import LabConfig
+    from followme.lab.scenario import ScenarioConfig
+    from followme.system import needs
+
+    problems = needs.check(needs.MACHINE_LAB)
+    if problems:
+        _failed("this machine cannot run the lab: " + "; ".join(problems))
+    if plot_file is not None and plot_file.suffix.lower() not in (".png", ".svg", ".pdf"):
+        _wrong(f"--plot {plot_file}: the name must end in .png, .svg or .pdf")
+    for file in (json_file, plot_file):
+        if file is not None and str(file) != "-":
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                _wrong(f"{file}: its folder cannot be made: {error.strerror}")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    console = Console(stderr=str(json_file) == "-", highlight=False)
+    settings = ScenarioConfig(
+        lab=LabConfig(overlapping=overlapping, same_site_rtt_s=near_ms / 1e3, between_sites_rtt_s=far_ms / 1e3),
+        policy=policy.value,
+        parameters={"distance": 1.0} if policy is PolicyName.THRESHOLD else {},
+        mode=mode.value,
+    )
+    comparison = _run(_show(settings, windows, console))
+    figures = comparison.figures()
+    console.print(_table(figures))
+    if plot_file is not None:
+        plot(comparison, plot_file)
+        console.print(f"plot: {plot_file}")
+    if json_file is not None:
+        text = json.dumps(figures, indent=2) + "\n"
+        if str(json_file) == "-":
+            sys.stdout.write(text)
+        else:
+            json_file.write_text(text)
+            console.print(f"figures: {json_file}")
+
+
+async def _show(settings: Any, windows: Any, console: Console) -> Any:
+    from followme.lab.comparison import compare
+    from followme.lab.scenario import Scenario
+    from followme.lab.story import Story
+
+    with Story(console) as story:
+        story.say("building the lab: four OpenFlow switches, a router, two hypervisors, a client")
+        async with Scenario(settings) as scenario:
+            story.say(
+                f"lab is up; path delays by {scenario.lab.delay.kind}, machines by QEMU with {scenario.accel}"
+            )
+            scenario.controller.watchers.add(story.happened)
+            return await compare(scenario, windows, story.say, story.tick)
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table(title="What was measured")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+    return table
+
+
+def main() -> None:
+    """The ``followme`` command."""
+    app()

@@ -1,0 +1,144 @@
+"""With following against without: runs both in one lab and says what was measured, as numbers and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from followme.lab.latency import TAIL_S, MoveRun, Windows, first_packet, watch_move
+from followme.lab.scenario import MACHINE, USER, Scenario
+from followme.migration.mover import Result
+
+Say = Callable[[str], None]
+Tick = Callable[[float | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both runs, and what the switches and the first packet showed."""
+
+    without: MoveRun
+    following: MoveRun
+    first_packet_s: float
+    first_path_s: float
+    rules: dict[str, int]
+    delay_kind: str
+    accel: str
+
+    @property
+    def result(self) -> Result:
+        assert self.following.result is not None
+        return self.following.result
+
+    def figures(self) -> dict[str, Any]:
+        """The JSON object: SI units in the key names."""
+        run, result = self.following, self.result
+        assert run.migration is not None
+        begin, end = run.migration[0], run.migration[1] + TAIL_S
+        sent, lost = run.sent_and_lost(begin, end)
+        every = run.sent_and_lost(run.started_at, run.pings[-1].sent_s + 1.0)
+        back = run.back_near_s
+        return {
+            "plane": "openflow",
+            "rtt_before_ms": _ms(run.before_s),
+            "rtt_after_ms": _ms(run.after_s),
+            "rtt_without_following_ms": _ms(self.without.after_s),
+            "near_again_after_s": None if back is None else round(back, 3),
+            "pings_sent": sent,
+            "pings_lost": lost,
+            "pings_sent_whole_run": every[0],
+            "pings_lost_whole_run": every[1],
+            "pings_twice": run.duplicates,
+            "tcp_session_survived": run.tcp.alive and run.tcp.intact,
+            "tcp_bytes_echoed": run.tcp.received_bytes,
+            "longest_stall_ms": _ms(run.migration_stall_s),
+            "handover_stall_ms": _ms(run.handover_stall_s),
+            "machine_pause_ms": _ms(result.pause_s),
+            "migration_s": round(result.total_s, 3),
+            "migrated_bytes": result.bytes,
+            "migration_mode": result.mode,
+            "first_packet_ms": _ms(self.first_packet_s),
+            "first_packet_over_path_ms": _ms(self.first_packet_s - self.first_path_s),
+            **self.rules,
+            "delay_line": self.delay_kind,
+            "acceleration": self.accel,
+        }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)
+
+
+async def compare(scenario: Scenario, windows: Windows, say: Say, tick: Tick | None = None) -> Comparison:
+    """The user moves wlan1 -> wlan2 twice: first nobody follows, then the machine does (the lab's policy)."""
+    controller = scenario.controller
+    policy = (scenario.settings.policy, dict(scenario.settings.parameters))
+    say(f"{USER} joins wlan1 and asks for an address by DHCP")
+    await scenario.lab.move_client("wlan1")
+    first, path = await first_packet(scenario)
+    say(f"first packet of a new flow: {_ms(first)} ms, the path itself {_ms(path)} ms")
+    say("--- without following (policy never)")
+    controller.use_policy("never", {})
+    without = await watch_move(scenario, "wlan2", windows, tick)
+    say(f"{USER} goes back to wlan1")
+    await scenario.lab.move_client("wlan1")
+    await controller.idle()
+    say(f"--- with following (policy {policy[0]})")
+    controller.use_policy(*policy)
+    following = await watch_move(scenario, "wlan2", windows, tick)
+    if not following.followed:
+        raise RuntimeError(
+            f"{MACHINE} did not follow: " + "; ".join(
+                one.text for one in following.happenings if one.step in ("placement", "migration"))
+        )  # fmt: skip
+    return Comparison(
+        without, following, first, path, await _count_rules(scenario), scenario.lab.delay.kind, scenario.accel
+    )
+
+
+async def _count_rules(scenario: Scenario) -> dict[str, int]:
+    """As the switches themselves count them: entries of the moved machine, at home, abroad, at the user's."""
+    await scenario.controller.machines.retired()
+    count = {}
+    for role, name in (("home", "dc1"), ("foreign", "dc2"), ("correspondent", "wlan2")):
+        flows = await scenario.controller.southbound.flows(scenario.network(name).datapath, MACHINE)
+        count[f"rules_{role}"] = len(flows)
+    return count
+
+
+def plot(comparison: Comparison, path: Path) -> None:
+    """Ping latency over time from the move, for both cases, on a logarithmic scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    for run, label, colour in (
+        (comparison.without, "without following", "tab:red"),
+        (comparison.following, "with following", "tab:blue"),
+    ):
+        answered = [(ping.sent_s - run.moved_at, ping.rtt_s * 1e3) for ping in run.pings if ping.rtt_s is not None]
+        axes.plot(*zip(*answered, strict=True), ".", markersize=2.5, color=colour, label=label)
+        lost = [ping.sent_s - run.moved_at for ping in run.pings if ping.rtt_s is None]
+        if lost:
+            axes.plot(lost, [200.0] * len(lost), "x", color=colour, label=f"lost, {label} ({len(lost)})")
+    migration = comparison.following.migration
+    if migration:
+        begin, end = (at - comparison.following.moved_at for at in migration)
+        axes.axvspan(begin, end, color="tab:blue", alpha=0.12, label="the machine is carried")
+    axes.axvline(0.0, color="black", linewidth=0.8, linestyle="--")
+    axes.annotate("the user moves", (0.0, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -12),
+                  textcoords="offset points", fontsize=8)  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylim(0.5, 300.0)
+    axes.set_xlabel("seconds after the user's move")
+    axes.set_ylabel("round trip of a ping, ms")
+    axes.set_title("Ping latency between a mobile user and its machine")
+    axes.grid(True, which="both", alpha=0.25)
+    axes.legend(loc="upper left", fontsize=8, markerscale=3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

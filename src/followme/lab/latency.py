@@ -1,0 +1,169 @@
+"""The papers' figure 5: what a user's pings and an open TCP session see while it moves, with and without
+following (openflow-based-implementation, IV.C; when-cloud-services-follow-mobile-users, 7.3.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from followme.events import Happening
+from followme.lab.pinger import Ping, Pinger
+from followme.lab.scenario import MACHINE, Scenario
+from followme.lab.tcpmeter import TcpMeter, TcpReport
+from followme.migration.mover import Result
+
+PING_EVERY_S = 0.010
+TAIL_S = 1.0
+"""Pings and stalls count as the migration's until this long after it."""
+NEAR_S = 0.0015
+"""A ping is back at the near path's round trip when it is within this of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Seconds to watch before the user moves, after the move, and after the machine has followed."""
+
+    before_s: float = 3.0
+    after_s: float = 5.0
+    settled_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRun:
+    """One move of the user, watched. All times are ``time.monotonic()``."""
+
+    followed: bool
+    pings: Sequence[Ping]
+    duplicates: int
+    started_at: float
+    moved_at: float
+    attached_at: float
+    migration: tuple[float, float] | None
+    result: Result | None
+    tcp: TcpReport
+    handover_stall_s: float
+    migration_stall_s: float
+    happenings: Sequence[Happening] = field(default_factory=tuple)
+
+    def rtts(self, begin: float, end: float) -> list[float]:
+        """Round trips, in seconds, of the pings sent in between that were answered."""
+        return [ping.rtt_s for ping in self.pings if ping.rtt_s is not None and begin <= ping.sent_s < end]
+
+    @property
+    def before_s(self) -> float:
+        return median(self.rtts(self.started_at + 0.5, self.moved_at))
+
+    @property
+    def after_s(self) -> float:
+        """The median round trip of the last seconds."""
+        end = self.pings[-1].sent_s
+        return median(self.rtts(end - 2.0, end + 1.0))
+
+    def sent_and_lost(self, begin: float, end: float) -> tuple[int, int]:
+        window = [ping for ping in self.pings if begin <= ping.sent_s < end]
+        return len(window), sum(ping.rtt_s is None for ping in window)
+
+    @property
+    def back_near_s(self) -> float | None:
+        """Seconds from the move until pings are, and stay, within 1.5 ms of the near path's round trip."""
+        near = self.before_s + NEAR_S
+        late = [ping.sent_s for ping in self.pings if ping.sent_s >= self.attached_at
+                and (ping.rtt_s is None or ping.rtt_s > near)]  # fmt: skip
+        # Single late pings are the machine's noise: the time when nine of ten of the next 50 are near counts.
+        after = [ping for ping in self.pings if ping.sent_s >= self.attached_at]
+        for index, ping in enumerate(after[:-50]):
+            near_ones = sum(1 for one in after[index : index + 50] if one.rtt_s is not None and one.rtt_s <= near)
+            if near_ones >= 45:
+                return ping.sent_s - self.moved_at
+        return None if late else 0.0
+
+
+async def first_packet(scenario: Scenario) -> tuple[float, float]:
+    """(round trip of the first packet of a new flow, median of the next) in seconds.
+
+    Nothing is known of the flow: the client's and the machine's ARP caches are empty, no rule was used.
+    """
+    async with Pinger(scenario.lab.client.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S) as pinger:
+        await asyncio.sleep(1.0)
+    answered = [ping.rtt_s for ping in pinger.pings if ping.rtt_s is not None]
+    if pinger.pings[0].rtt_s is None:
+        raise RuntimeError(
+            f"the first ping to {scenario.machine_identifier} was not answered; "
+            f"{len(pinger.lost)} of {len(pinger.pings)} were lost"
+        )
+    return answered[0], median(answered[10:])
+
+
+async def watch_move(
+    scenario: Scenario, target: str, windows: Windows, tick: Callable[[float | None], None] | None = None
+) -> MoveRun:
+    """Watch the user go to access network ``target``; its machine follows if the policy says so.
+
+    ``tick`` gets the last round trip (seconds or None) ten times a second.
+    """
+    controller, lab = scenario.controller, scenario.lab
+    seen_before = len(scenario.happenings)
+    home = controller.redirect.bindings[MACHINE].here.network
+    client, address = lab.client.namespace, scenario.machine_identifier
+    async with (
+        Pinger(client, address, interval_s=PING_EVERY_S) as pinger,
+        TcpMeter(client, address, interval_s=PING_EVERY_S) as meter,
+    ):
+        ticker = asyncio.create_task(_tick(pinger, tick))
+        watch = _StallWatch(meter, scenario)
+        try:
+            started = time.monotonic()
+            await asyncio.sleep(windows.before_s)
+            moved = time.monotonic()
+            await lab.move_client(target)
+            attached = time.monotonic()
+            await controller.idle()
+            await asyncio.sleep(max(0.0, windows.after_s - (time.monotonic() - attached)))
+            followed = controller.redirect.bindings[MACHINE].here.network != home
+            if followed:
+                await asyncio.sleep(windows.settled_s)
+        finally:
+            ticker.cancel()
+            watch.close()
+    happenings = scenario.happenings[seen_before:]
+    report = meter.report()
+    return MoveRun(
+        followed=followed, pings=pinger.pings, duplicates=pinger.duplicates, started_at=started, moved_at=moved,
+        attached_at=attached, migration=watch.migration, result=controller.machines.results.get(MACHINE),
+        tcp=report, handover_stall_s=watch.before_s if watch.migration else report.longest_stall_s,
+        migration_stall_s=report.longest_stall_s if watch.migration else 0.0, happenings=happenings,
+    )  # fmt: skip
+
+
+class _StallWatch:
+    """Separates the stall of the user's own handover (radio and DHCP) from that of the migration."""
+
+    def __init__(self, meter: TcpMeter, scenario: Scenario) -> None:
+        self.before_s = 0.0
+        self.migration: tuple[float, float] | None = None
+        self._meter = meter
+        self._open = True
+        scenario.controller.watchers.add(self._on)
+
+    def close(self) -> None:
+        self._open = False
+
+    def _on(self, happening: Happening) -> None:
+        if not self._open or happening.step != "migration":
+            return
+        if self.migration is None:
+            self.before_s = self._meter.check.longest_stall_s
+            self._meter.check.longest_stall_s = 0.0
+            self.migration = (happening.at, happening.at)
+        else:
+            self.migration = (self.migration[0], happening.at)
+
+
+async def _tick(pinger: Pinger, tick: Callable[[float | None], None] | None) -> None:
+    while tick is not None:
+        await asyncio.sleep(0.1)
+        if len(pinger.pings) > 20:
+            tick(pinger.pings[-20].rtt_s)
