@@ -178,6 +178,8 @@ class Controller:
         self.watchers.tell(
             "mobility", f"{node.name} ({node.identifier}) is at {attachment.network}{where}", attachment
         )
+        for name in (attachment.node, *self._other_ends(node)):
+            self.redirect.warm(name)
         left = self._last_seen.get(attachment.node)
         self._last_seen[attachment.node] = attachment.network
         for service in self.config.services:

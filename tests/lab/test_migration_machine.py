@@ -11,6 +11,7 @@ target's", is a redirect at the port's ingress, as an OpenFlow rule would do it.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ from followme.lab.guest import READY, GuestImage, build_guest
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.mover import MachineMover, Options, Result
 from followme.migration.qemu import Qemu
+from followme.migration.recovery import CopyStatus, Verdict, forget, settle
 from followme.migration.transfer import TransferProgress
 from followme.system import netns
 from followme.system.process import within
@@ -160,16 +163,22 @@ def machine(image: GuestImage, *, dirty_bytes_s: int = 0, dirty_set: int = 32 <<
     return MachineSpec("vm", MAC, 128 << 20, image.kernel, image.initrd, words)
 
 
+async def ready(lab: Lab) -> None:
+    """Wait until the machine at host a has booted."""
+    serial = lab.hosts["a"].file("vm", "serial")
+    deadline = time.monotonic() + 60
+    while READY not in serial.read_text(errors="replace"):
+        assert time.monotonic() < deadline, serial.read_text(errors="replace")
+        await asyncio.sleep(0.05)
+
+
 @asynccontextmanager
 async def booted(lab: Lab, spec: MachineSpec) -> AsyncIterator[list[Qemu]]:
     """A machine that runs at host a; the list holds where it runs now, for the test to update."""
     await lab.send_to("a")
     holder = [await Qemu.start(lab.hosts["a"], spec)]
     try:
-        serial = lab.hosts["a"].file("vm", "serial")
-        async with asyncio.timeout(60):
-            while READY not in serial.read_text(errors="replace"):
-                await asyncio.sleep(0.05)
+        await ready(lab)
         yield holder
     finally:
         await holder[0].kill()
@@ -210,7 +219,7 @@ class Prober:
     def longest_gap(self) -> float:
         """The longest time without any answer."""
         times = sorted(at for at, _ in self.answers.values())
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+        return max((b - a for a, b in pairwise(times)), default=0.0)
 
     @property
     def worst_round_trip(self) -> float:
@@ -378,8 +387,82 @@ async def test_failure_after_the_flip_loses_nothing(lab: Lab, image: GuestImage,
 
 
 async def test_a_machine_too_busy_for_the_path_goes_on_at_the_source(lab: Lab, image: GuestImage) -> None:
-    async with booted(lab, machine(image, dirty_bytes_s=2000 << 20, dirty_set=64 << 20)) as holder:
+    async with booted(lab, machine(image, dirty_bytes_s=2000 << 20, dirty_set=32 << 20)) as holder:
         network = Network(lab, "b")
         work = mover(lab, holder[0], network, options=Options(max_pause=0.001))
         prober = await fails(lab, holder, network, work, "faster than the path")
         assert prober.lost == []
+
+
+async def doomed(lab: Lab, guest: GuestImage, moment: str, records: Path) -> None:
+    """What the controller does until it dies at ``moment``: a recorded state, or so long after the flip."""
+
+    def record(migration: Migration) -> None:
+        records.write_text(migration.state.value)
+        if migration.state.value == moment:
+            os._exit(9)
+
+    class Doom(Network):
+        async def flip(self) -> None:
+            asyncio.get_running_loop().call_later(float(moment), os._exit, 9)
+
+        async def release(self) -> None:
+            await asyncio.sleep(10)
+
+    source = await Qemu.start(lab.hosts["a"], machine(guest), survive=True)
+    await ready(lab)
+    await MachineMover(migration(lab, "live"), source, lab.hosts["b"], Doom(lab, "b"), record,
+                       options=Options(survive=True)).run()
+
+
+def run_doomed(lab: Lab, guest: GuestImage, moment: str, records: Path) -> None:
+    asyncio.run(doomed(lab, guest, moment, records))
+
+
+async def end_all(lab: Lab) -> None:
+    for host in lab.hosts.values():
+        assert host.namespace is not None
+        for pid in await netns.pids(host.namespace):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("moment", ["prepared", "transferring", "switched", "0.004", "0.015", "0.1"])
+async def test_a_killed_controller_leaves_one_machine(
+    lab: Lab, image: GuestImage, tmp_path: Path, moment: str
+) -> None:
+    await lab.send_to("a")
+    records = tmp_path / "state"
+    # A process of its own, which ends without any of our clean-up.
+    context = multiprocessing.get_context("spawn")
+    controller = context.Process(target=run_doomed, args=(lab, image, moment, records))
+    controller.start()
+    try:
+        await asyncio.to_thread(controller.join)
+        assert controller.exitcode == 9
+        await asyncio.sleep(0.3)  # the QEMUs notice that the relay is gone
+        state = MigrationState(records.read_text())
+        left = Migration("m1", "vm", "a", "b", "live", state, time.time())
+        done = await settle(left, machine(image), lab.hosts["a"], lab.hosts["b"])
+        print(f"killed at {moment}: recorded {state}, source {done.source}, target {done.target}: {done.verdict}")
+        if moment == "0.1":
+            assert done.verdict is Verdict.FINISH_AT_TARGET
+        if state is not MigrationState.SWITCHED or moment == "switched":
+            assert done.verdict is Verdict.RESUME_AT_SOURCE
+        where, other = ("a", "b") if done.verdict is Verdict.RESUME_AT_SOURCE else ("b", "a")
+        await lab.send_to(where)
+        async with Prober(lab) as prober:
+            await asyncio.sleep(0.3)
+        assert prober.lost == []
+        forget(lab.hosts[other], machine(image))
+        await nothing_left(lab, other)
+        assert len(await netns.pids(str(lab.hosts[where].namespace))) == 1
+        again = await settle(left, machine(image), lab.hosts["a"], lab.hosts["b"])
+        assert CopyStatus.RUNNING in (again.source, again.target)
+    finally:
+        await end_all(lab)
+
+
+async def test_where_nothing_is_left_the_error_says_so(lab: Lab, image: GuestImage) -> None:
+    left = Migration("m1", "vm", "a", "b", "live", MigrationState.SWITCHED, 0.0)
+    with pytest.raises(MigrationError, match="a says gone, b says gone, neither holds the whole machine"):
+        await settle(left, machine(image), lab.hosts["a"], lab.hosts["b"])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from followme.continuity.arp import locator_request
+from followme.continuity.arp import alive_request, locator_request
 from followme.continuity.binding import Binding
 from followme.continuity.ledger import Ledger
 from followme.continuity.manipulator import ingress_rule, node_rules
@@ -227,6 +227,18 @@ class Redirect:
     def _free(self, name: str, place: Placement | None, node: Node) -> None:
         if place is not None and place.locator != node.identifier:
             self.store.free_locator(place.network, name)
+
+    def warm(self, name: str) -> None:
+        """Make the node and its router know each other before their first packet: each is asked, by ARP, in
+        the other's name, and learns the sender from the question (RFC 826)."""
+        binding = self.bindings.get(name)
+        if binding is None or binding.here.port == 0:
+            return
+        here, node = binding.here, binding.node
+        network, home = self.networks[here.network], self.networks[node.home]
+        packet = PacketOut(alive_request(home, node), (Output(here.port),))
+        self.southbound.send(network.datapath, [packet])
+        self._prime(here, node)
 
     def _prime(self, place: Placement, node: Node) -> None:
         """Make the router know the locator before the first packet: an ARP request in the locator's name."""

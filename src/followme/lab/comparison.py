@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from followme.lab.latency import TAIL_S, MoveRun, Windows, first_packet, watch_move
+from followme.lab.latency import TAIL_S, FirstPacket, MoveRun, Windows, first_packet, watch_move
 from followme.lab.scenario import MACHINE, USER, Scenario
 from followme.migration.mover import Result
 
@@ -21,8 +21,7 @@ class Comparison:
 
     without: MoveRun
     following: MoveRun
-    first_packet_s: float
-    first_path_s: float
+    first: FirstPacket
     rules: dict[str, int]
     delay_kind: str
     accel: str
@@ -59,8 +58,9 @@ class Comparison:
             "migration_s": round(result.total_s, 3),
             "migrated_bytes": result.bytes,
             "migration_mode": result.mode,
-            "first_packet_ms": _ms(self.first_packet_s),
-            "first_packet_over_path_ms": _ms(self.first_packet_s - self.first_path_s),
+            "first_packet_ms": _ms(self.first.median_s),
+            "first_packet_over_path_ms": _ms(self.first.over_path_s),
+            "first_packet_ever_ms": _ms(self.first.ever_s),
             **self.rules,
             "delay_line": self.delay_kind,
             "acceleration": self.accel,
@@ -77,8 +77,8 @@ async def compare(scenario: Scenario, windows: Windows, say: Say, tick: Tick | N
     policy = (scenario.settings.policy, dict(scenario.settings.parameters))
     say(f"{USER} joins wlan1 and asks for an address by DHCP")
     await scenario.lab.move_client("wlan1")
-    first, path = await first_packet(scenario)
-    say(f"first packet of a new flow: {_ms(first)} ms, the path itself {_ms(path)} ms")
+    first = await first_packet(scenario)
+    say(f"first packet of a new flow: {_ms(first.median_s)} ms, the path itself {_ms(first.path_s)} ms")
     say("--- without following (policy never)")
     controller.use_policy("never", {})
     without = await watch_move(scenario, "wlan2", windows, tick)
@@ -94,7 +94,7 @@ async def compare(scenario: Scenario, windows: Windows, say: Say, tick: Tick | N
                 one.text for one in following.happenings if one.step in ("placement", "migration"))
         )  # fmt: skip
     return Comparison(
-        without, following, first, path, await _count_rules(scenario), scenario.lab.delay.kind, scenario.accel
+        without, following, first, await _count_rules(scenario), scenario.lab.delay.kind, scenario.accel
     )
 
 
@@ -124,7 +124,7 @@ def plot(comparison: Comparison, path: Path) -> None:
         axes.plot(*zip(*answered, strict=True), ".", markersize=2.5, color=colour, label=label)
         lost = [ping.sent_s - run.moved_at for ping in run.pings if ping.rtt_s is None]
         if lost:
-            axes.plot(lost, [200.0] * len(lost), "x", color=colour, label=f"lost, {label} ({len(lost)})")
+            axes.plot(lost, [200.0] * len(lost), "x", color=colour, markersize=5, label=f"lost, {label} ({len(lost)})")
     migration = comparison.following.migration
     if migration:
         begin, end = (at - comparison.following.moved_at for at in migration)
@@ -138,7 +138,7 @@ def plot(comparison: Comparison, path: Path) -> None:
     axes.set_ylabel("round trip of a ping, ms")
     axes.set_title("Ping latency between a mobile user and its machine")
     axes.grid(True, which="both", alpha=0.25)
-    axes.legend(loc="upper left", fontsize=8, markerscale=3)
+    axes.legend(loc="upper left", fontsize=8, markerscale=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

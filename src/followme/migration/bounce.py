@@ -76,7 +76,7 @@ class Bounce:
     def to_tap(self) -> None:
         """Frames for the machine go into its tap."""
         if self._tap is None:
-            raise MigrationError(f"host {self.host.name}: there is no tap for {self.mac.hex(':')} to send frames to")
+            raise MigrationError(f"host {self.host.name} has no tap for {self.mac.hex(':')} to send frames to")
         self._entry(_RTM_NEWNEIGH, self._tap)
         self._remove_filter()
         self.flipped = False
@@ -92,7 +92,8 @@ class Bounce:
                     + struct.pack(">II", 0xFFFFFFFF, low) + struct.pack("=ii", -12, 0))
         self._filter(_RTM_NEWTFILTER, _CREATE | _EXCL, _attribute(_TCA_KIND, b"u32\0") + _attribute(
             _TCA_OPTIONS, _attribute(_TCA_U32_ACT, action) + _attribute(_TCA_U32_SEL, selector)),
-            accept=errno.EEXIST)
+            # The kernel's word for a handle that is taken: frames are being bounced already.
+            accept=errno.ENOSPC)
         # Frames of other machines on this bridge do not come through the uplink: the entry sends them out.
         self._entry(_RTM_NEWNEIGH, self._uplink)
         self.flipped = True
@@ -116,7 +117,7 @@ class Bounce:
 
     def _filter(self, kind: int, flags: int, attributes: bytes, accept: int) -> None:
         info = self._priority << 16 | socket.htons(_ETH_P_ALL)
-        handle = 1 if kind == _RTM_NEWTFILTER else 0
+        handle = 1 + int.from_bytes(self.mac[2:4]) % 0xFFE if kind == _RTM_NEWTFILTER else 0
         self._request(kind, flags, struct.pack("=BxxxiIII", 0, self._uplink, handle, _TC_H_INGRESS, info)
                       + attributes, accept)
 

@@ -22,6 +22,7 @@ FIRST_PASS_QUANTUM = 128 << 10
 # QEMU measures its rate over 100 ms or more: one hold ends a measurement, a second makes the next one low.
 BRAKE_TIME = 0.105
 BRAKE_HOLDS = 0.08
+LONG_PASS = 0.25
 
 
 class Step(Enum):
@@ -60,7 +61,7 @@ class Convergence:
         self._target_pause, self._max_pause, self._max_passes = target_pause, max_pause, max_passes
         self._pass: Progress | None = None
         self._last: Progress | None = None
-        self._dirty_rate = 0.0
+        self._pass_time = LONG_PASS
         self._stalled = 0
         self._braked = float("-inf")
         self._brake_below = NEAR_END
@@ -75,8 +76,7 @@ class Convergence:
             if now.remaining > NEAR_END:
                 return Step.FREE
             return Step.BRAKE if self._must_brake(now) else Step.QUANTUM
-        written = min(self._dirty_rate * (now.at - start.at), float(start.remaining))
-        self.expected = now.remaining + int(written)
+        self.expected = now.remaining + self._written(now, start)
         if now.remaining > END_OF_PASS:
             ahead = now.remaining - END_OF_PASS
             self.quantum = max(SMALLEST_QUANTUM, min(ahead // 2, LARGEST_QUANTUM))
@@ -92,6 +92,13 @@ class Convergence:
     def expected_pause(self) -> float:
         """How long sending what is left would take at the measured rate."""
         return self.expected / self.rate if self.rate else float("inf")
+
+    def _written(self, now: Progress, start: Progress) -> int:
+        # A pass that was long says which memory the machine writes to, but not how fast: it may have
+        # written the same again and again, and may do so in a moment.
+        if self._pass_time > LONG_PASS:
+            return start.remaining
+        return min(int(start.remaining / self._pass_time * (now.at - start.at)), start.remaining)
 
     def _must_brake(self, now: Progress) -> bool:
         # Zero pages take next to nothing in the stream, so the end of a pass can come from afar at once:
@@ -114,7 +121,7 @@ class Convergence:
             self._pass = now
         elif now.number > start.number:
             passes = now.number - start.number
-            self._dirty_rate = now.remaining / max(now.at - start.at, 1e-3)
+            self._pass_time = max(now.at - start.at, 1e-3)
             shrunk = start.number == 1 or now.remaining < 0.9 * start.remaining
             self._stalled = 0 if shrunk else self._stalled + passes
             self._pass = now

@@ -60,16 +60,17 @@ class Handover:
     async def in_flight(self) -> None:
         """Wait until all that left the source has reached the target: it would be time in the pause."""
         relay = self.transfer.relay
-        deadline = time.monotonic() + _IN_FLIGHT_WAIT
-        while relay is not None and not relay.ended.is_set() and relay.unacknowledged:
-            if time.monotonic() > deadline:
+        assert relay is not None
+        for _ in range(int(_IN_FLIGHT_WAIT / _QUEUE_POLL)):
+            if relay.ended.is_set() or not relay.unacknowledged:
                 return
             await asyncio.sleep(_QUEUE_POLL)
 
     async def stop(self) -> None:
         """Steps 2 and 3: empty the tap, stop the machine."""
-        deadline = time.monotonic() + _QUEUE_WAIT
-        while self.source.queue.waiting and time.monotonic() < deadline:
+        for _ in range(int(_QUEUE_WAIT / _QUEUE_POLL)):
+            if not self.source.queue.waiting:
+                break
             await asyncio.sleep(_QUEUE_POLL)
         await asyncio.sleep(_MARGIN)
         if self.transfer.stopped is not None:

@@ -278,7 +278,8 @@ class MachineMover:
 
     def _result(self, transfer: Transfer, handover: Handover, total: float) -> Result:
         resumed, stopped = handover.resumed_at, handover.stopped_at
-        assert resumed is not None and stopped is not None
+        assert resumed is not None
+        assert stopped is not None
         return Result(
             mode=self.migration.mode,
             pause_s=resumed - stopped,

@@ -81,7 +81,8 @@ class Qemu:
             listener.listen()
             arguments = self._arguments(tap, listener.fileno(), incoming)
             bound = [] if survive else ["setpriv", "--pdeathsig", "KILL", "--"]
-            self._process = subprocess.Popen(
+            # Not asyncio's subprocess: its transport would kill the process when our loop ends.
+            self._process = subprocess.Popen(  # noqa: ASYNC220
                 [*bound, *within(self.host.namespace, arguments)], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, pass_fds=(tap, listener.fileno()), start_new_session=True,
             )

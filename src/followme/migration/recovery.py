@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +31,7 @@ from followme.migration.bounce import Bounce
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.monitor import Monitor
 
-_END_WAIT = 5.0
+_END_WAIT, _POLL = 5.0, 0.02
 
 
 class CopyStatus(StrEnum):
@@ -143,10 +144,10 @@ class _Copy:
         if said == "finish-migrate":
             # The stream's end is under way and cannot be cut short by a command: cancel, it stays stopped.
             await self._monitor.execute("migrate_cancel")
-            async with asyncio.timeout(_END_WAIT):
-                while said == "finish-migrate":
-                    await asyncio.sleep(0.05)
-                    said = str((await self._monitor.execute("query-status"))["status"])
+            deadline = time.monotonic() + _END_WAIT
+            while said == "finish-migrate" and time.monotonic() < deadline:
+                await asyncio.sleep(_POLL)
+                said = str((await self._monitor.execute("query-status"))["status"])
         return CopyStatus(said) if said in set(CopyStatus) else CopyStatus.PAUSED
 
     async def end(self) -> None:
@@ -156,13 +157,12 @@ class _Copy:
         with contextlib.suppress(MigrationError):  # it may close the connection before it answers
             await self._monitor.execute("quit")
         path = self.host.qmp_path(self._spec.name)
-        try:
-            async with asyncio.timeout(_END_WAIT):
-                while await _answers(path):
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise MigrationError(f"{self._spec.name} on {self.host.name}: QEMU does not quit; end it by hand, "
-                                 "then recover again") from None
+        deadline = time.monotonic() + _END_WAIT
+        while await _answers(path):
+            if time.monotonic() > deadline:
+                raise MigrationError(f"{self._spec.name} on {self.host.name}: QEMU does not quit; end it by hand, "
+                                     "then recover again")
+            await asyncio.sleep(_POLL)
         path.unlink(missing_ok=True)
 
     def take_traffic(self) -> None:

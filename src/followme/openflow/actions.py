@@ -40,7 +40,7 @@ class Group:
 
 @record
 class SetField:
-    """Write ``value`` to the header field that ``Match`` calls ``field``; ``set_ipv4_dst`` & co. make these."""
+    """Write ``value`` to the header field that ``Match`` calls ``field``; see ``set_ipv4_dst`` and the like."""
 
     field: str
     value: Value
@@ -58,7 +58,7 @@ class SetField:
 
 @record
 class RawAction:
-    """An action that this library has no class for: its type and all that follows the 4 bytes of its header."""
+    """An action that this library has no class for: its type, and what follows type and length."""
 
     type: int
     body: bytes
@@ -109,7 +109,7 @@ def parse_actions(data: bytes, offset: int, end: int) -> tuple[Action, ...]:
         after = offset + length
         # 7.2.5: an action is a multiple of 8 bytes long; a length of 0 would never end.
         if length < 8 or length % 8 or after > end:
-            raise OpenFlowError(f"action length {length} is not one of 8, 16, ... up to the end", offset=offset)
+            raise OpenFlowError(f"action length {length} is not 8, 16, ... up to the end", offset=offset)
         actions.append(_action(kind, length, data, offset))
         offset = after
     return tuple(actions)

@@ -119,12 +119,14 @@ class Connection:
         self._out.clear()
         return data
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """What the peer's bytes say. After ``Closed`` all further input is ignored."""
         events: list[Event] = []
         if self._state is State.CLOSED:
             return events
         self._now = self._received_at = now
+        if not isinstance(data, bytes):
+            data = bytes(data)  # messages keep slices of it, and matches are looked up by such a slice
         if self._in:
             self._in += data
             if len(self._in) < self._needed:

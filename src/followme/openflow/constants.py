@@ -1,7 +1,7 @@
 """Numbers of OpenFlow 1.3.5 under the names that the specification gives them.
 
-Plain integers, not enums: they are compared and packed for each message, and an ``IntEnum`` member costs
-several times as much there. ``message_name`` and ``error_name`` turn numbers back into names for people.
+Plain integers, not enums: a peer may send numbers that no enum has, and each name already carries its group
+as a prefix. ``message_name`` and ``error_name`` turn numbers back into names for people.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from typing import Final
 
 OFP_VERSION: Final = 0x04
 OFP_HEADER_SIZE: Final = 8
-OFP_MAX_MESSAGE: Final = 0xFFFF
-"""The header's length field has 16 bits (7.1)."""
 OFP_NO_BUFFER: Final = 0xFFFFFFFF
 OFP_DEFAULT_PRIORITY: Final = 0x8000
 OFPHET_VERSIONBITMAP: Final = 1

@@ -75,7 +75,7 @@ class WriteMetadata:
 
 @record
 class RawInstruction:
-    """An instruction that this library has no class for (meter, experimenter): its type and what follows."""
+    """An instruction without a class here (meter, experimenter): its type, and what follows type and length."""
 
     type: int
     body: bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct, error
 from typing import ClassVar, Final
 
-from .constants import OFP_HEADER_SIZE, OFP_MAX_MESSAGE, OFP_VERSION
+from .constants import OFP_HEADER_SIZE, OFP_VERSION
 from .errors import OpenFlowError
 
 HEADER: Final = Struct("!BBHI")
@@ -48,7 +48,5 @@ def read_header(data: bytes, offset: int) -> tuple[int, int, int, int]:
 def need(data: bytes, size: int, *, exactly: bool = False) -> None:
     """Refuse a message that is shorter than ``size`` bytes, or of another size than ``exactly`` that."""
     if len(data) < size or (exactly and len(data) != size):
-        raise OpenFlowError(f"{len(data)} bytes where {'' if exactly else 'at least '}{size} belong", offset=2)
-
-
-__all__ = ["HEADER", "OFP_MAX_MESSAGE", "Message", "need", "read_header", "unpackable"]
+        least = "" if exactly else "at least "
+        raise OpenFlowError(f"{len(data)} bytes where {least}{size} belong", offset=2)

@@ -33,7 +33,7 @@ class Hello(Message):
         element = b""
         if self.versions is not None:
             if self.version < of.OFP_VERSION or any(not 0 <= version <= 255 for version in self.versions):
-                raise unpackable(self.type, "a bitmap belongs to version 4 and later, and holds one-byte versions")
+                raise unpackable(self.type, "a bitmap belongs to version 4 and later, its versions are bytes")
             words = max(self.versions, default=0) // 32 + 1
             bits = sum(1 << version for version in set(self.versions))
             bitmap = b"".join((bits >> 32 * word & 0xFFFFFFFF).to_bytes(4, "big") for word in range(words))
@@ -46,7 +46,7 @@ class Hello(Message):
 
 @record
 class ErrorMsg(Message):
-    """What the peer refused (7.4.4). ``data`` holds its first 64 bytes or more, or a text for HELLO_FAILED."""
+    """What the peer refused (7.4.4): ``data`` holds the start of it, or a text for HELLO_FAILED."""
 
     type: ClassVar[int] = of.OFPT_ERROR
     error_type: int

@@ -78,6 +78,13 @@ def test_a_busy_machine_takes_more_passes_and_still_pauses_briefly() -> None:
     assert left(machine) <= RATE * 0.03
 
 
+def test_a_long_first_pass_does_not_hide_how_fast_the_machine_writes() -> None:
+    # In two seconds it wrote the same 16 MB over and over; it needs 0.1 s for them.
+    machine = Machine(200 * MB, RATE * 1.6, 16 * MB)
+    assert run(machine, Convergence(target_pause=0.02, max_pause=0.5)) is Step.HOLD
+    assert machine.number > 3
+
+
 def test_faster_than_the_path_with_a_small_set_pauses_for_that_set() -> None:
     machine = Machine(200 * MB, RATE * 3, 20 * MB)
     assert run(machine, Convergence(max_pause=0.5)) is Step.HOLD

@@ -185,6 +185,13 @@ def test_messages_arrive_in_order_however_they_are_cut() -> None:
         assert events == expected
 
 
+def test_a_reused_buffer_does_not_change_what_was_received() -> None:
+    buffer = bytearray(PACKET_IN.pack(1))
+    events = ready().receive_data(memoryview(buffer), 0.0)
+    buffer[:] = bytes(len(buffer))
+    assert events == [Received(1, PACKET_IN)]
+
+
 def test_another_version_after_hello_ends_the_connection_and_what_came_before_is_kept() -> None:
     connection = ready()
     wrong = b"\x05" + PACKET_IN.pack(2)[1:]
@@ -280,6 +287,12 @@ def test_each_message_gets_the_next_xid() -> None:
     first = connection.send(BarrierRequest())
     assert connection.send(FlowMod()) == first + 1
     assert sent(connection) == [(first, BarrierRequest()), (first + 1, FlowMod())]
+
+
+def test_behind_the_highest_xid_comes_1() -> None:
+    connection = ready()
+    connection._next_xid = 0xFFFFFFFF
+    assert [connection.send(BarrierRequest()) for _ in range(2)] == [0xFFFFFFFF, 1]
 
 
 def test_nothing_is_sent_before_hello_or_after_the_end() -> None:
