@@ -63,12 +63,18 @@ class Convergence:
         self._last: Progress | None = None
         self._pass_time = LONG_PASS
         self._stalled = 0
+        self._free = True
         self._braked = float("-inf")
         self._brake_below = NEAR_END
 
     def decide(self, now: Progress) -> Step:
-        """The next step; for ``QUANTUM``, ``quantum`` says how many bytes."""
+        """The next step; for ``QUANTUM`` and ``BRAKE``, ``quantum`` says how many bytes."""
         self._measure(now)
+        step = self._choose(now)
+        self._free = step is Step.FREE
+        return step
+
+    def _choose(self, now: Progress) -> Step:
         start = self._pass
         assert start is not None
         if now.number <= 1:
@@ -115,7 +121,8 @@ class Convergence:
         if last is None or now.at - last.at >= 0.02:
             if last is not None:
                 rate = (now.passed - last.passed) / (now.at - last.at)
-                self.rate = (self.rate + rate) / 2 if self.rate else rate
+                # Between quanta we poll, so they can show that the path is faster, but not that it is slower.
+                self.rate = (self.rate + rate) / 2 if self.rate and self._free else max(self.rate, rate)
             self._last = now
         if start is None:
             self._pass = now

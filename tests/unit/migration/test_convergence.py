@@ -56,7 +56,7 @@ def left(machine: Machine) -> int:
 
 
 def test_an_idle_machine_is_held_in_the_second_pass_with_little_left() -> None:
-    machine = Machine(200 * MB, 2 * MB, 8 * MB)
+    machine = Machine(200 * MB, 10 * MB, MB)
     assert run(machine, Convergence()) is Step.HOLD
     assert machine.number == 2
     assert machine.remaining > 0
