@@ -18,6 +18,7 @@ from typing import Any
 from os_ken.ofproto import ofproto_parser, ofproto_protocol
 from os_ken.ofproto import ofproto_v1_3_parser as osken
 
+from bench.figures import Figure, Say
 from followme.openflow import (
     ApplyActions,
     Connection,
@@ -153,14 +154,26 @@ def medians(*runs: Callable[[int], None]) -> list[float]:
     return [median(seconds) for seconds in times]
 
 
-def main() -> None:
-    pairs = [
+def pairs() -> list[tuple[str, Callable[[int], None], Callable[[int], None], str]]:
+    return [
         ("receive PACKET_IN", our_packet_ins(controller()), their_packet_ins, "os-ken"),
         ("build and pack FLOW_MOD", our_flow_mods, their_flow_mods, "os-ken"),
         ("build and pack PACKET_OUT", our_packet_outs, their_packet_outs, "os-ken"),
         ("make a PacketIn object", records, frozen, "frozen dataclass"),
     ]
-    for what, ours, theirs, peer in pairs:
+
+
+def figures(quick: bool, say: Say) -> list[Figure]:
+    """For the runner (``python -m bench``): microseconds of one call."""
+    found = []
+    for what, ours, theirs, peer in pairs():
+        our_time, their_time = medians(ours, theirs)
+        found.append(Figure(what, "µs", our_time * 1e6, their_time * 1e6, peer, their_time / our_time))
+    return found
+
+
+def main() -> None:
+    for what, ours, theirs, peer in pairs():
         our_time, their_time = medians(ours, theirs)
         ratio = their_time / our_time
         print(f"{what:26} {our_time * 1e6:7.2f} µs, {peer} {their_time * 1e6:7.2f} µs: {ratio:5.1f} times as fast")

@@ -6,18 +6,23 @@ Unknown keys are refused, so a typing error never becomes a silent default.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from followme.domain import Mac, Network, NetworkKind, Node, NodeKind, Service, mac_bytes, mac_text
+from followme.config_fields import Address, Datapath, FilePath, MacField, Name, Number, Port, Prefix
+from followme.domain import Network, NetworkKind, Node, NodeKind, Service, mac_text
 
 MAX_FILE_BYTES = 4 << 20
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
 class ConfigError(Exception):
@@ -28,50 +33,6 @@ class ConfigError(Exception):
         super().__init__("\n".join(problems))
 
 
-def _mac(value: object) -> Mac:
-    if isinstance(value, bytes) and len(value) == 6:
-        return value
-    if not isinstance(value, str):
-        raise ValueError("write a MAC address in quotes, as in '52:54:00:12:34:56'")
-    mac = mac_bytes(value)
-    if mac[0] & 1:
-        raise ValueError(f"{value} is a multicast address; a host or router has a unicast one")
-    return mac
-
-
-def _datapath(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError("write a datapath id as a number, as in 0xd1")
-    number = value if isinstance(value, int) else int(value, 16)
-    if not 0 < number < 1 << 64:
-        raise ValueError(f"{value} is not a datapath id (1 to 2^64 - 1)")
-    return number
-
-
-def _strict_address(value: object) -> IPv4Address:
-    if isinstance(value, IPv4Address):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("write an IPv4 address, as in 10.1.0.1")
-    return IPv4Address(value)
-
-
-def _strict_network(value: object) -> IPv4Network:
-    if isinstance(value, IPv4Network):
-        return value
-    if not isinstance(value, str) or "/" not in value:
-        raise ValueError("write an IPv4 prefix with its length, as in 10.1.0.0/24")
-    return IPv4Network(value)
-
-
-MacField = Annotated[Mac, BeforeValidator(_mac)]
-Datapath = Annotated[int, BeforeValidator(_datapath)]
-Address = Annotated[IPv4Address, BeforeValidator(_strict_address)]
-Prefix = Annotated[IPv4Network, BeforeValidator(_strict_network)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-Port = Annotated[int, Field(strict=True, ge=1, le=0xFFFFFF00)]
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -79,9 +40,9 @@ class _Section(BaseModel):
 class TlsSection(_Section):
     """Switches are verified against ``ca`` when it is given; the controller shows ``certificate``."""
 
-    certificate: Path
-    key: Path
-    ca: Path
+    certificate: FilePath
+    key: FilePath
+    ca: FilePath
 
 
 class ListenSection(_Section):
@@ -113,7 +74,7 @@ class HostSection(_Section):
     bridge: Name
     uplink: Name
     management_address: Address
-    run_dir: Path
+    run_dir: FilePath
     namespace: Name | None = None
 
 
@@ -144,8 +105,8 @@ class MachineSection(_Section):
     home: Name
     mac: MacField
     address: Address
-    kernel: Path | None = None
-    initrd: Path | None = None
+    kernel: FilePath | None = None
+    initrd: FilePath | None = None
     cmdline: str = ""
     memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
 
@@ -168,17 +129,17 @@ class ServiceSection(_Section):
 
 class PolicySection(_Section):
     name: Literal["always", "never", "threshold", "mdp"] = "mdp"
-    parameters: dict[str, float] = {}
+    parameters: dict[str, Number] = {}
 
 
 class ProbeSection(_Section):
-    interval_s: Annotated[float, Field(gt=0.0, le=3600.0)] = 0.5
+    interval_s: Annotated[Number, Field(gt=0.0, le=3600.0)] = 0.5
 
 
 class MigrationSection(_Section):
     mode: Literal["live", "cold", "paper"] = "live"
-    max_pause_ms: Annotated[float, Field(gt=0.0, le=60_000.0)] = 100.0
-    timeout_s: Annotated[float, Field(gt=0.0, le=86_400.0)] = 300.0
+    max_pause_ms: Annotated[Number, Field(gt=0.0, le=60_000.0)] = 100.0
+    timeout_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 300.0
 
 
 class ConfigFile(_Section):
@@ -187,7 +148,7 @@ class ConfigFile(_Section):
     users: tuple[UserSection, ...] = ()
     services: tuple[ServiceSection, ...] = ()
     listen: ListenSection = ListenSection()
-    store: Path = Path("followme.db")
+    store: FilePath = Path("followme.db")
     policy: PolicySection = PolicySection()
     probe: ProbeSection = ProbeSection()
     migration: MigrationSection = MigrationSection()
@@ -209,6 +170,16 @@ class Config:
         return next(section for section in self.file.networks if section.name == name)
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few lines of them stand for more data than there is memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(None, None, "aliases (*) are not taken here; write the value out", mark)
+        return super().compose_node(parent, index)
+
+
 def load(path: Path) -> Config:
     """Read and check the file; ``ConfigError`` lists every mistake."""
     try:
@@ -219,7 +190,7 @@ def load(path: Path) -> Config:
     if len(text) > MAX_FILE_BYTES:
         raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a config file"])
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(data, dict):
@@ -254,7 +225,10 @@ def _line(name: str, problem: Any) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a number that is far too long"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -291,20 +265,35 @@ def _network_problems(key: str, section: NetworkSection) -> Iterator[str]:
         yield f"{key}.inside: {inside} and prefix {section.prefix} differ in length; they are mapped one to one"
     if section.gateway not in inside:
         yield f"{key}.gateway: {section.gateway} is not in {inside}"
+    router = section.uplink.router_address
     if not section.locators.subnet_of(section.prefix):
         yield f"{key}.locators: {section.locators} is not within prefix {section.prefix}"
-    elif section.gateway in inside and section.network().outer(section.gateway) in section.locators:
-        yield f"{key}.locators: {section.locators} holds the gateway {section.gateway}"
-    if section.dhcp:
-        dhcp = section.dhcp
-        if dhcp.first not in inside or dhcp.last not in inside or dhcp.first > dhcp.last:
-            yield f"{key}.dhcp: {dhcp.first} to {dhcp.last} is not a range within {inside}"
-        elif section.inside is None and any(end in section.locators for end in (dhcp.first, dhcp.last)):
-            yield f"{key}.dhcp: {dhcp.first} to {dhcp.last} overlaps locators {section.locators}"
+    elif section.locators.prefixlen > 30 or section.locators[0] == section.prefix[0]:
+        yield (f"{key}.locators: {section.locators} must hold four addresses or more, without the prefix's own "
+               f"{section.prefix[0]}")  # fmt: skip
+    elif inside.prefixlen == section.prefix.prefixlen:
+        if section.gateway in inside and section.network().outer(section.gateway) in section.locators:
+            yield f"{key}.locators: {section.locators} holds the gateway {section.gateway}"
+        if router is not None and router in section.locators:
+            yield f"{key}.locators: {section.locators} holds the router's address {router}"
+        if section.dhcp:
+            yield from _dhcp_problems(key, section, section.dhcp)
     if section.host and section.host.port == section.uplink.port:
         yield f"{key}.host.port: {section.host.port} is the uplink's port"
     if section.host and section.kind is not NetworkKind.DATACENTRE:
         yield f"{key}.host: an access network has no hypervisor; set kind: datacentre or remove it"
+
+
+def _dhcp_problems(key: str, section: NetworkSection, dhcp: DhcpSection) -> Iterator[str]:
+    network = section.network()
+    inside, pool = network.inside, f"{dhcp.first} to {dhcp.last}"
+    hosts = (inside[0], inside[-1])
+    if dhcp.first not in inside or dhcp.last not in inside or dhcp.first > dhcp.last:
+        yield f"{key}.dhcp: {pool} is not a range within {inside}"
+    elif dhcp.first in hosts or dhcp.last in hosts:
+        yield f"{key}.dhcp: {pool} holds {inside}'s own address or its broadcast address"
+    elif network.outer(dhcp.first) <= network.locators[-1] and network.outer(dhcp.last) >= network.locators[0]:
+        yield f"{key}.dhcp: {pool} overlaps locators {network.locators}"
 
 
 def _kinds(file: ConfigFile) -> tuple[tuple[str, Sequence[MachineSection | UserSection]], ...]:
@@ -342,10 +331,16 @@ def _node_problems(file: ConfigFile) -> Iterator[str]:
                 yield f"{key}.home: {node.home!r} is not the name of a network"
                 continue
             inside = home.inside or home.prefix
-            if node.address not in inside or node.address == home.gateway:
+            if node.address not in inside or node.address in (home.gateway, inside[0], inside[-1]):
                 yield f"{key}.address: {node.address} is not a host's address in {inside} ({home.name})"
+            elif inside.prefixlen != home.prefix.prefixlen:
+                pass  # reported already; nothing can be mapped
+            elif home.network().outer(node.address) == home.uplink.router_address:
+                yield f"{key}.address: {node.address} is the router's address in {inside} ({home.name})"
             elif home.network().outer(node.address) in home.locators:
                 yield f"{key}.address: {node.address} lies in the locators {home.locators} of {home.name}"
+            if isinstance(node, UserSection) and node.port == home.uplink.port:
+                yield f"{key}.port: {node.port} is the uplink's port of {home.name}"
             if kind == "machines" and home.kind is not NetworkKind.DATACENTRE:
                 yield f"{key}.home: {node.home!r} is an access network; a machine's home is a data centre"
             elif kind == "machines" and home.host is None:

@@ -180,6 +180,7 @@ class Controller:
         )
         for name in (attachment.node, *self._other_ends(node)):
             self.redirect.warm(name)
+        self.machines.retire(attachment.node, self.redirect.bindings[attachment.node].old)
         left = self._last_seen.get(attachment.node)
         self._last_seen[attachment.node] = attachment.network
         for service in self.config.services:

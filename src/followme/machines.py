@@ -8,6 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from followme.config import MachineSection
@@ -17,6 +18,7 @@ from followme.domain import Migration, MigrationState, Placement
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.mover import MachineMover, Options, Result
 from followme.migration.qemu import Qemu
+from followme.migration.recovery import Verdict, forget, settle
 from followme.migration.transfer import TransferProgress
 
 if TYPE_CHECKING:
@@ -60,25 +62,60 @@ class Machines:
         self._movers: dict[str, MachineMover] = {}
         self._settled: dict[str, asyncio.Event] = {}
         self._bandwidth: dict[frozenset[str], float] = {}
+        self._survive = False
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self, *, survive: bool = False) -> None:
-        """Start every machine where it belongs, unless it runs there already."""
+        """Have every machine run where it belongs: what a crash left half done is finished or taken back
+        first, what runs already is taken over, what does not is started. With ``survive`` machines go on
+        when we end. Machines without a kernel in the config are somebody else's: only their traffic is ours.
+        """
+        self._survive = survive
+        for migration in self._controller.store.unfinished_migrations():
+            await self._settle(migration)
         for name, section in self._sections.items():
-            host = self._host(self._controller.redirect.bindings[name].here.network)
-            self.running[name] = await Qemu.start(host, spec_of(section), survive=survive)
+            if section.kernel is None:
+                continue
+            host, spec = self._host(self._controller.redirect.bindings[name].here.network), spec_of(section)
+            found = await Qemu.adopt(host, spec) if survive else None
+            if found is not None:
+                self._controller.watchers.tell("migration", f"{name} runs at {host.name} already")
+            self.running[name] = found or await Qemu.start(host, spec, survive=survive)
+
+    async def _settle(self, migration: Migration) -> None:
+        """Finish or take back what a crash interrupted, and bring the redirect to where the machine is."""
+        controller = self._controller
+        section = self._sections.get(migration.machine)
+        if section is None or section.kernel is None:
+            log.warning("migration %s of %s was not finished, and the machine is not in the config any more",
+                        migration.id, migration.machine)  # fmt: skip
+            return
+        source, target = self._host(migration.source), self._host(migration.target)
+        recovered = await settle(migration, spec_of(section), source, target)
+        kept = migration.target if recovered.verdict is Verdict.FINISH_AT_TARGET else migration.source
+        binding = controller.redirect.bindings[migration.machine]
+        if binding.here.network != kept:
+            controller.redirect.move(migration.machine, kept, self._ports[kept], controller.peers(binding.node))
+        done = MigrationState.RELEASED if kept == migration.target else MigrationState.FAILED
+        self._record(replace(migration, state=done, detail={**migration.detail, "recovered": str(recovered.verdict)}))
+        controller.watchers.tell(
+            "migration", f"{migration.machine}: an interrupted migration was settled ({recovered.verdict}); it runs "
+            f"at {kept}", migration,
+        )  # fmt: skip
+        # Late frames bounced until the switches have the rules of where it runs.
+        forget(target if kept == migration.source else source, spec_of(section))
 
     async def close(self) -> None:
-        """Take back what is under way and end the machines that are ours."""
+        """Take back what is under way; then the machines end with us, or go on without."""
         for mover in self._movers.values():
             mover.cancel("the controller stops")
-        for event in self._settled.values():
+        for event in list(self._settled.values()):
             await event.wait()
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
         for qemu in self.running.values():
-            await qemu.kill()
+            await (qemu.detach() if self._survive else qemu.kill())
         self.running.clear()
 
     async def settled(self, machine: str) -> None:
@@ -119,7 +156,8 @@ class Machines:
             state=MigrationState.PLANNED, started=time.time(),
         )  # fmt: skip
         hooks = RedirectHooks(self, migration, self._ports[target])
-        options = Options(max_pause=section.max_pause_ms / 1e3, stall_timeout=min(30.0, section.timeout_s))
+        options = Options(max_pause=section.max_pause_ms / 1e3, stall_timeout=min(30.0, section.timeout_s),
+                          survive=self._survive)  # fmt: skip
         mover = MachineMover(migration, qemu, host, hooks, self._record, progress=hooks.progress, options=options)
         self._movers[machine] = mover
         self._settled[machine] = asyncio.Event()

@@ -73,7 +73,7 @@ async def test_overlapping_data_centres_share_addresses_inside() -> None:
     async with Lab(LabConfig(overlapping=True)) as lab:
         await forward_as_a_plain_switch(lab)
         # The same address twice, each with the first hop of its own data centre.
-        for centre, gateway in (("dc1", "10.0.0.1"), ("dc2", "10.0.0.254")):
+        for centre, gateway in (("dc1", "10.0.0.1"), ("dc2", "10.0.0.126")):
             host = await lab.add_host(centre, centre, port=10, address=IPv4Interface("10.0.0.10/24"))
             route = await run(["ip", "route", "show", "default"], namespace=host.namespace)
             assert f"via {gateway}" in route

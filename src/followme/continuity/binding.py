@@ -27,6 +27,8 @@ class Binding:
     leaving: Placement | None = None
     old: tuple[Placement, ...] = ()
     told: frozenset[str] = frozenset()
+    telling: frozenset[str] = frozenset()
+    """Those of ``told`` whose switches have not confirmed yet: the node may not speak to them so far."""
     seen: bool = True
     """Whether the node has been seen at ``here``; until then its ingress rule reports to the controller."""
     watched: bool = True
@@ -37,7 +39,7 @@ class Binding:
         return self.here.network != self.node.home
 
     def prepare(self, arriving: Placement, told: frozenset[str]) -> Binding:
-        return replace(self, arriving=arriving, told=self.told | told)
+        return replace(self, arriving=arriving, old=_without(self.old, arriving), told=self.told | told)
 
     def switch(self) -> Binding:
         """The machine stops at the source: its packets belong to the target from now on."""
@@ -68,9 +70,13 @@ class Binding:
 
     def move(self, here: Placement, told: frozenset[str]) -> Binding:
         """The node went by itself (a user): nothing could be prepared."""
-        return replace(self, here=here, leaving=None, arriving=None, old=_with(self.old, self.here),
-                       told=self.told | told, seen=True)  # fmt: skip
+        old = _without(_with(self.old, self.here), here)  # it may be back at a locator that it had
+        return replace(self, here=here, leaving=None, arriving=None, old=old, told=self.told | told, seen=True)
 
 
 def _with(old: tuple[Placement, ...], place: Placement) -> tuple[Placement, ...]:
-    return (*(other for other in old if other.locator != place.locator), place)
+    return (*_without(old, place), place)
+
+
+def _without(old: tuple[Placement, ...], place: Placement) -> tuple[Placement, ...]:
+    return tuple(other for other in old if other.locator != place.locator)

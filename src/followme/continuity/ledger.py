@@ -7,6 +7,7 @@ under a new epoch (a part of the cookie), then what has another epoch is deleted
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -29,10 +30,14 @@ class Ledger:
         self._epochs: dict[int, int] = {}
         self._owners: dict[str, dict[int, dict[Key, Rule]]] = {}
         self._numbers: dict[str, int] = {}
+        self._next_number = itertools.count(1)
 
     def owner_number(self, owner: str) -> int:
         """The owner's part of the cookie: flow statistics are asked for by it."""
-        return self._numbers.setdefault(owner, len(self._numbers) + 1)
+        number = self._numbers.get(owner)
+        if number is None:
+            number = self._numbers[owner] = next(self._next_number)
+        return number
 
     def cookie(self, datapath: int, owner: str) -> int:
         return self._epochs.get(datapath, self._epoch) << EPOCH_SHIFT | self.owner_number(owner)
@@ -54,6 +59,7 @@ class Ledger:
             self._owners[owner] = after
         else:
             self._owners.pop(owner, None)
+            self._numbers.pop(owner, None)
         return changes
 
     def put(self, owner: str, datapath: int, rule: Rule) -> FlowMod:
@@ -85,6 +91,6 @@ class Ledger:
                 match=Match(),
                 cookie=(~epoch & bit) << EPOCH_SHIFT,
                 cookie_mask=bit << EPOCH_SHIFT,
-            )  # fmt: skip
+            )
             for bit in (1 << number for number in range(EPOCH_BITS))
         ]

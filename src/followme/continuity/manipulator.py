@@ -126,7 +126,7 @@ def _egress(binding: Binding, place: Placement, networks: Networks) -> Iterator[
         return
     own = Match(eth_src=node.mac, eth_type=ETH_IPV4, ipv4_src=node.identifier)
     tunnel = (ApplyActions((set_ipv4_src(place.locator), *to_router(network))),)
-    for name in sorted(binding.told - {place.network}):
+    for name in sorted(binding.told - binding.telling - {place.network}):
         match = replace(own, ipv4_dst=networks[name].prefix)
         yield place.network, Rule(Table.EGRESS, Priority.TUNNEL, match, tunnel)
     # A peer's network that does not know the locator yet would see a stranger: tell it first.

@@ -17,7 +17,7 @@ from followme.continuity.binding import Binding
 from followme.continuity.ledger import Ledger
 from followme.continuity.manipulator import ingress_rule, node_rules
 from followme.continuity.pipeline import ETH_IPV4, Priority, Table, base_rules, to_router
-from followme.continuity.southbound import Southbound
+from followme.continuity.southbound import Southbound, SwitchError
 from followme.domain import Network, Node, Placement
 from followme.openflow import ApplyActions, FlowMod, Match, Output, PacketOut
 from followme.store import Store
@@ -62,26 +62,26 @@ class Redirect:
         for address in _addresses(binding):
             self._by_address.pop(address, None)
         self.southbound.apply(self.ledger.set(name, {}))
-        for place in (binding.here, binding.arriving, binding.leaving, *binding.old):
-            self._free(name, place, binding.node)
+        with self.store.transaction():
+            for place in _places(binding):
+                self._free(name, place, binding.node)
 
     def adopt(self, node: Node, network: str, port: int) -> None:
         """A node that was not known, or whose home and address are new."""
         before = self.bindings.get(node.name)
         version = before.here.version + 1 if before else 1
-        if before:
-            self.forget(node.name)
         here = Placement(node.name, network, port, node.identifier, version)
+        # Written first: a store that fails must not leave half a node behind.
         with self.store.transaction():
             self.store.put_node(node)
             self.store.put_placement(here)
+        if before:
+            self.forget(node.name)
         self._become(Binding(node, here))
 
-    def pass_outside(self, name: str, target: IPv4Address) -> None:
+    def pass_outside(self, name: str, network: Network, target: IPv4Address) -> None:
         """Let a moved node speak to a peer beyond all our edges, as its identifier; for a while."""
-        binding = self.bindings[name]
-        network = self.networks[binding.here.network]
-        node = binding.node
+        node = self.bindings[name].node
         match = Match(eth_src=node.mac, eth_type=ETH_IPV4, ipv4_src=node.identifier, ipv4_dst=target)
         mod = FlowMod(
             match, (ApplyActions(to_router(network)),), table_id=Table.EGRESS,
@@ -110,11 +110,7 @@ class Redirect:
         locator = self._locator(binding.node, network)
         here = Placement(name, network, port, locator, before.version + 1)
         self.store.put_placement(here)
-        moved = binding.move(here, frozenset(told))
-        if before.locator == here.locator or before.network == network:
-            # Only the port changed, or it is back at the locator that it had.
-            moved = replace(moved, old=tuple(p for p in moved.old if p.locator != here.locator))
-        self._become(moved)
+        self._become(binding.move(here, frozenset(told)))
         if locator != binding.node.identifier:
             self._prime(here, binding.node)
         return here
@@ -156,8 +152,9 @@ class Redirect:
         binding = self.bindings.get(name)
         if binding is None or place not in binding.old:
             return
-        self._become(binding.forget(place))
-        if place.locator != binding.here.locator:
+        after = binding.forget(place)
+        self._become(after)
+        if (place.network, place.locator) not in _addresses(after):
             self._free(name, place, binding.node)
 
     def watch(self, name: str, watched: bool) -> None:
@@ -169,29 +166,31 @@ class Redirect:
     async def tell(self, name: str, network: str) -> None:
         """A correspondent's network learns the mapping; returns when its switch has confirmed.
 
-        The correspondent gets its rules first; only then the foreign switch may let packets through.
+        The correspondent gets its rules first; only then the foreign switch may let packets through. One that
+        does not confirm counts as not told: the next packet tries again.
         """
-        binding = self.bindings[name]
-        if network in binding.told or network not in self.networks:
+        binding = self.bindings.get(name)
+        if binding is None or network not in self.networks or network in binding.told - binding.telling:
             return
-        told = replace(binding, told=binding.told | {network})
-        here = self.networks[binding.here.network].datapath
-        rules = node_rules(told, self.networks)
-        first = {dp: some for dp, some in rules.items() if dp != here}
-        first[here] = node_rules(binding, self.networks).get(here, [])
-        changes = self.ledger.set(name, first)
-        self._index(told)
-        self.southbound.apply(changes)
-        await self.southbound.barrier(changes.keys(), CONFIRM_S)
-        # The binding may have moved on while the correspondent confirmed.
-        self._become(self.bindings[name])
+        just = frozenset((network,))
+        touched = self._become(replace(binding, told=binding.told | just, telling=binding.telling | just))
+        try:
+            # Who asks while another is telling waits as well: hence not only what this call has touched.
+            await self.southbound.barrier(touched | {self.networks[network].datapath}, CONFIRM_S)
+        except SwitchError:
+            if (now := self.bindings.get(name)) is not None and network in now.telling:
+                self._become(replace(now, told=now.told - just, telling=now.telling - just))
+            raise
+        # The node may have moved on, or gone, while the correspondent confirmed.
+        if (now := self.bindings.get(name)) is not None:
+            self._become(replace(now, telling=now.telling - just))
 
     def untell(self, name: str, network: str) -> None:
         """Nobody in ``network`` talks to the node any more, as far as its services know. If somebody does,
         the first packet tells it again."""
         binding = self.bindings[name]
         if network in binding.told:
-            self._become(replace(binding, told=binding.told - {network}))
+            self._become(replace(binding, told=binding.told - {network}, telling=binding.telling - {network}))
 
     def locate(self, network: str, address: IPv4Address) -> Binding | None:
         """Whose address is it that the core knows in ``network``: a locator there, or an identifier at home."""
@@ -224,8 +223,8 @@ class Redirect:
         candidates = (IPv4Address(number) for number in range(first, end))
         return self.store.allocate_locator(network, node.name, candidates)
 
-    def _free(self, name: str, place: Placement | None, node: Node) -> None:
-        if place is not None and place.locator != node.identifier:
+    def _free(self, name: str, place: Placement, node: Node) -> None:
+        if place.locator != node.identifier:
             self.store.free_locator(place.network, name)
 
     def warm(self, name: str) -> None:
@@ -248,8 +247,10 @@ class Redirect:
         self.southbound.send(network.datapath, [packet])
 
 
+def _places(binding: Binding) -> list[Placement]:
+    return [place for place in (binding.here, binding.arriving, binding.leaving, *binding.old) if place]
+
+
 def _addresses(binding: Binding) -> set[tuple[str, IPv4Address]]:
-    places = (binding.here, binding.arriving, binding.leaving, *binding.old)
-    return {(place.network, place.locator) for place in places if place} | {
-        (binding.node.home, binding.node.identifier)
-    }
+    node = binding.node
+    return {(place.network, place.locator) for place in _places(binding)} | {(node.home, node.identifier)}

@@ -15,13 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+from followme.continuity.channel import Channel, DatapathGone, RuleRefused, SwitchError
 from followme.continuity.ledger import OWNER_MASK, Ledger
 from followme.domain import Network
 from followme.openflow import (
-    BarrierReply,
     BarrierRequest,
-    Closed,
-    Connection,
     ErrorMsg,
     FlowMod,
     FlowStats,
@@ -33,30 +31,18 @@ from followme.openflow import (
     PacketIn,
     Port,
     PortStatus,
-    Ready,
-    Received,
-    RoundTrip,
 )
-from followme.openflow.constants import OFPMP_FLOW, OFPMP_PORT_DESC
+from followme.openflow.constants import OFPMP_FLOW, OFPMP_PORT_DESC, OFPT_FLOW_MOD
+
+__all__ = ["Counters", "DatapathGone", "Handlers", "RuleRefused", "Southbound", "SwitchError"]
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
-OUTPUT_BOUND = 64 << 20
 RECENT = 64
+LOG_EVERY_S = 10.0
+"""How often one and the same complaint is logged: peers must not fill the disk."""
 STOPS = "the controller stops"
-
-
-class SwitchError(Exception):
-    """A switch cannot do what it was asked for; names the network and the datapath."""
-
-
-class DatapathGone(SwitchError):
-    """It dropped its connection, or did not confirm in time."""
-
-
-class RuleRefused(SwitchError):
-    """It answered a flow-mod with an error (a full table, a field that it cannot rewrite)."""
 
 
 @dataclass(slots=True)
@@ -79,6 +65,7 @@ class Counters:
     packet_outs: int = 0
     errors: int = 0
     refused_datapaths: int = 0
+    faults: int = 0
     last_errors: list[str] = field(default_factory=list)
 
 
@@ -95,6 +82,7 @@ class Southbound:
         self._ready = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._dirty: set[Channel] = set()
+        self._logged: dict[str, float] = {}
 
     async def listen(
         self, address: str, port: int, *, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
@@ -178,15 +166,20 @@ class Southbound:
                 raise RuleRefused(f"switch of {name} (datapath {datapath:#x}) refused a rule: {refused}")
             return
 
-    async def _channel(self, datapath: int) -> Channel:
+    async def _channel(self, datapath: int, settled: bool = False) -> Channel:
+        def there() -> bool:
+            channel = self._channels.get(datapath)
+            return channel is not None and (channel.settled or not settled)
+
         async with self._ready:
-            await self._ready.wait_for(lambda: datapath in self._channels)
+            await self._ready.wait_for(there)
             return self._channels[datapath]
 
     async def wait_connected(self, datapaths: Iterable[int], timeout: float) -> None:
+        """Return when each switch has all its rules."""
         for datapath in datapaths:
             try:
-                await asyncio.wait_for(self._channel(datapath), timeout)
+                await asyncio.wait_for(self._channel(datapath, settled=True), timeout)
             except TimeoutError:
                 name = self.networks[datapath].name
                 raise DatapathGone(
@@ -205,6 +198,8 @@ class Southbound:
     async def admitted(self, channel: Channel, datapath: int) -> None:
         """Bring a new connection to the ledger's state; only then it counts as connected."""
         network = self.networks[datapath]
+        if channel.ended:
+            return  # it said who it is and broke the protocol in the same breath
         try:
             for mod in self.ledger.begin(datapath):
                 channel.connection.send(mod)
@@ -224,12 +219,41 @@ class Southbound:
             reply = await channel.request(MultipartRequest(OFPMP_PORT_DESC))
         except SwitchError:
             return
+        except OpenFlowError as error:
+            channel.abort(str(error))
+            return
         assert isinstance(reply, MultipartReply)
-        self.handlers.ports(network, reply.ports)
+        self._guarded(lambda: self.handlers.ports(network, reply.ports))
         log.info("switch of %s connected (datapath %#x)", network.name, datapath)
+        channel.settled = True
         async with self._ready:
             self._ready.notify_all()
-        self.handlers.connected(network)
+        self._guarded(lambda: self.handlers.connected(network))
+
+    def _guarded(self, handler: Callable[[], None]) -> None:
+        try:
+            handler()
+        except Exception as error:
+            self.fault(error)
+
+    def fault(self, error: Exception) -> None:
+        """A handler or the store failed. That is no reason to cut off a switch: what it does is worth more
+        than what we failed to note."""
+        self.counters.faults += 1
+        if self.seldom(f"fault {type(error).__name__}"):
+            log.error("handling a switch's message failed", exc_info=error)
+
+    def seldom(self, what: str) -> bool:
+        """Whether to log ``what`` now; few different things are asked about, and they are forgotten in bulk."""
+        now = time.monotonic()
+        if now - self._logged.get(what, -LOG_EVERY_S) < LOG_EVERY_S:
+            return False
+        if len(self._logged) >= 4 * RECENT:
+            self._logged = {key: at for key, at in self._logged.items() if now - at < LOG_EVERY_S}
+            if len(self._logged) >= 4 * RECENT:
+                return False
+        self._logged[what] = now
+        return True
 
     def lost(self, channel: Channel, reason: str) -> None:
         self._open.discard(channel)
@@ -237,9 +261,10 @@ class Southbound:
         datapath = channel.datapath
         if datapath is not None and self._channels.get(datapath) is channel:
             del self._channels[datapath]
+            network = self.networks[datapath]
             level = logging.DEBUG if reason == STOPS else logging.WARNING
-            log.log(level, "switch of %s (datapath %#x) is gone: %s", self.networks[datapath].name, datapath, reason)
-            self.handlers.disconnected(self.networks[datapath], reason)
+            log.log(level, "switch of %s (datapath %#x) is gone: %s", network.name, datapath, reason)
+            self._guarded(lambda: self.handlers.disconnected(network, reason))
 
     def opened(self, channel: Channel) -> bool:
         if len(self._open) >= MAX_CONNECTIONS:
@@ -251,148 +276,15 @@ class Southbound:
         self.counters.errors += 1
         network = self.networks.get(channel.datapath or 0)
         text = f"switch of {network.name if network else '?'} refuses a message: {message.name}"
-        channel.refused = channel.refused or message.name
-        self.counters.last_errors = [*self.counters.last_errors[-RECENT:], text]
-        log.error("%s", text)
+        # The error holds the beginning of the message that it is about: only a flow-mod's is about a rule.
+        if len(message.data) < 2 or message.data[1] == OFPT_FLOW_MOD:
+            channel.refused = channel.refused or message.name
+        self.counters.last_errors = [*self.counters.last_errors[1 - RECENT:], text]
+        if self.seldom(text):
+            log.error("%s", text)
 
-
-class Channel(asyncio.Protocol):
-    """One switch's TCP connection."""
-
-    def __init__(self, southbound: Southbound) -> None:
-        self.southbound = southbound
-        self.connection = Connection(time.monotonic(), max_output_bytes=OUTPUT_BOUND)
-        self.refused = ""
-        self.datapath: int | None = None
-        self.network: Network | None = None
-        self.round_trip = 0.0
-        self._transport: asyncio.Transport | None = None
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        if not self.southbound.opened(self):
-            transport.abort()
-            return
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.write()
-
-    def data_received(self, data: bytes) -> None:
-        southbound = self.southbound
-        southbound.touch(self)
-        with southbound.handlers.batch():
-            self._events(self.connection.receive_data(data, time.monotonic()))
-        southbound.flush()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._gone(f"connection lost: {exc}" if exc else "connection closed by the switch")
-
-    def abort(self, reason: str) -> None:
-        if self._transport:
-            self._transport.abort()
-        self._gone(reason)
-
-    def write(self) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        data = self.connection.data_to_send()
-        if data:
-            transport.write(data)
-            if transport.get_write_buffer_size() > OUTPUT_BOUND:
-                self.abort(f"it does not read: more than {OUTPUT_BOUND} bytes wait for it")
-        self._schedule()
-
-    async def request(self, message: Message) -> Message:
-        """Send and wait for the reply with the same transaction id."""
-        try:
-            xid = self.connection.send(message)
-        except OpenFlowError as error:
-            raise DatapathGone(str(error)) from None
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[xid] = future
-        self.southbound.touch(self)
-        try:
-            return await future
-        finally:
-            self._waiting.pop(xid, None)
-
-    def _events(self, events: Iterable[object]) -> None:
-        southbound, network = self.southbound, self.network
-        for event in events:
-            if type(event) is Received:
-                message = event.message
-                if network is None:
-                    continue
-                if type(message) is PacketIn:
-                    southbound.counters.packet_ins += 1
-                    southbound.handlers.packet_in(network, message)
-                elif isinstance(message, (BarrierReply, MultipartReply)):
-                    self._answer(event.xid, message)
-                elif isinstance(message, PortStatus):
-                    southbound.handlers.port_status(network, message)
-                elif isinstance(message, ErrorMsg):
-                    southbound.failed(self, message)
-                    self._fail(event.xid, RuleRefused(message.name))
-            elif isinstance(event, Ready):
-                network = self._admit(event.features.datapath_id)
-            elif isinstance(event, RoundTrip):
-                self.round_trip = event.seconds if not self.round_trip else (
-                    0.875 * self.round_trip + 0.125 * event.seconds)  # fmt: skip
-            elif isinstance(event, Closed):
-                self.write()
-                self.abort(event.reason)
-                return
-
-    def _admit(self, datapath: int) -> Network | None:
-        network = self.southbound.networks.get(datapath)
-        if network is None:
-            self.southbound.counters.refused_datapaths += 1
-            peer = self._transport.get_extra_info("peername") if self._transport else None
+    def refuse_datapath(self, datapath: int, peer: object) -> None:
+        self.counters.refused_datapaths += 1
+        if self.seldom(f"datapath {datapath:#x}"):
             log.warning("refused datapath %#x from %s: it is not in the config; add a network with "
                         "'datapath: %#x' or point the switch elsewhere", datapath, peer, datapath)  # fmt: skip
-            self.abort("unknown datapath")
-            return None
-        self.datapath, self.network = datapath, network
-        self._task = asyncio.ensure_future(self.southbound.admitted(self, datapath))
-        return network
-
-    def _answer(self, xid: int, message: Message) -> None:
-        future = self._waiting.get(xid)
-        if future is not None and not future.done():
-            future.set_result(message)
-
-    def _fail(self, xid: int, error: SwitchError) -> None:
-        future = self._waiting.get(xid)
-        if future is not None and not future.done():
-            future.set_exception(error)
-
-    def _gone(self, reason: str) -> None:
-        if self._timer:
-            self._timer.cancel()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(DatapathGone(reason))
-        self._waiting.clear()
-        self.southbound.lost(self, reason)
-
-    def _schedule(self) -> None:
-        due = self.connection.next_timer()
-        if due is None:
-            return
-        if self._timer is not None:
-            if self._timer.when() <= due + 0.001 and not self._timer.cancelled():
-                return
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(loop.time() + max(due - time.monotonic(), 0.0), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._events(self.connection.handle_timer(time.monotonic()))
-        self.write()

@@ -94,12 +94,16 @@ class OpenVSwitch:
             ["set", "bridge", name, "other-config:disable-in-band=true"],
         ]
         if controller_target is not None:
-            commands += [
-                ["set-controller", name, controller_target],
-                ["set", "controller", name, "connection_mode=out-of-band"],
-                ["set", "controller", name, f"max_backoff={_RECONNECT_MS}", f"inactivity_probe={_PROBE_MS}"],
-            ]
+            commands += _controller(name, controller_target)
         await self._vsctl(*(word for command in commands for word in ("--", *command)))
+
+    async def set_controller(self, name: str, target: str) -> None:
+        """Have a bridge connect to ``target`` (``tcp:HOST:PORT``)."""
+        await self._vsctl(*(word for command in _controller(name, target) for word in ("--", *command)))
+
+    async def drop_controller(self, name: str) -> None:
+        """End a bridge's session with its controller; its rules stay (fail_mode=secure)."""
+        await self._vsctl("del-controller", name)
 
     async def add_port(self, bridge: str, netdev: str, ofport: int) -> None:
         """Put a network device of the switch's namespace at an OpenFlow port number of a bridge."""
@@ -146,3 +150,11 @@ class OpenVSwitch:
         except ProcessError as error:
             self.check()
             raise SwitchError(str(error)) from None
+
+
+def _controller(name: str, target: str) -> list[list[str]]:
+    return [
+        ["set-controller", name, target],
+        ["set", "controller", name, "connection_mode=out-of-band"],
+        ["set", "controller", name, f"max_backoff={_RECONNECT_MS}", f"inactivity_probe={_PROBE_MS}"],
+    ]

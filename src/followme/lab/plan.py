@@ -25,7 +25,7 @@ _DC, _WLAN = NetworkKind.DATACENTRE, NetworkKind.ACCESS
 _NETWORKS = {"dc1": (1, _DC, 0), "dc2": (2, _DC, 8), "wlan1": (3, _WLAN, 0), "wlan2": (4, _WLAN, 8)}
 _SHARED_INSIDE = IPv4Network("10.0.0.0/24")
 # In overlapping data centres not even the first hop is the same (paper, section IV.B.5).
-_SHARED_GATEWAYS = {"dc1": IPv4Address("10.0.0.1"), "dc2": IPv4Address("10.0.0.254")}
+_SHARED_GATEWAYS = {"dc1": IPv4Address("10.0.0.1"), "dc2": IPv4Address("10.0.0.126")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,9 @@ class Bounce:
         try:
             self._tap = None if tap is None else self._index(tap)
             self._uplink = self._index(host.uplink)
-            # A priority can only be removed whole, so each machine has one of its own; it follows from the
-            # MAC for the sake of those who come after a crash and did not make it.
+            # A priority is removed whole, so each machine has one of its own: the last two bytes of its MAC,
+            # for the sake of those who come after a crash and did not make it. Machines of one host whose
+            # MACs end alike must not be carried away at the same time.
             self._priority = 1 + int.from_bytes(mac[4:]) % 0xFFFF
             self._request(_RTM_NEWQDISC, _CREATE | _EXCL,
                           struct.pack("=BxxxiIII", 0, self._uplink, 0xFFFF0000, _TC_H_CLSACT, 0)

@@ -23,6 +23,7 @@ FIRST_PASS_QUANTUM = 128 << 10
 BRAKE_TIME = 0.105
 BRAKE_HOLDS = 0.08
 LONG_PASS = 0.25
+DOUBT = 3
 
 
 class Step(Enum):
@@ -100,11 +101,12 @@ class Convergence:
         return self.expected / self.rate if self.rate else float("inf")
 
     def _written(self, now: Progress, start: Progress) -> int:
+        """How much was written since this pass began, judged by the pass before."""
+        likely = min(int(start.remaining / self._pass_time * (now.at - start.at)), start.remaining)
         # A pass that was long says which memory the machine writes to, but not how fast: it may have
-        # written the same again and again, and may do so in a moment.
-        if self._pass_time > LONG_PASS:
-            return start.remaining
-        return min(int(start.remaining / self._pass_time * (now.at - start.at)), start.remaining)
+        # written the same again and again, and then all of it is written by now. Not to be believed in
+        # full: the next pass of a machine that writes slowly is so short that QEMU ends it by itself.
+        return max(likely, start.remaining // DOUBT) if self._pass_time > LONG_PASS else likely
 
     def _must_brake(self, now: Progress) -> bool:
         # Zero pages take next to nothing in the stream, so the end of a pass can come from afar at once:

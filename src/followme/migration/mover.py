@@ -157,13 +157,13 @@ class MachineMover:
 
     async def run(self) -> Result:
         """Carry the machine. On ``MigrationError`` it runs at the source as before, unless the error says
-        otherwise; ``migration.state`` is then ``failed``, or ``switched`` where only a hook failed after
-        the machine ran at the target (call ``finish`` again when its cause is gone)."""
+        otherwise; ``migration.state`` is then ``failed``. Where ``arrived``, an error or a cancellation came
+        after the switch, and the machine runs at the target: call ``finish`` once its cause is gone."""
         self._work = asyncio.create_task(self._carry())
         try:
             result = await self._shielded()
         except BaseException as error:
-            if self._past_return and self._handover is not None and self._handover.resumed_at is not None:
+            if self.arrived:
                 raise
             reason = self._cancelled or str(error) or type(error).__name__
             await asyncio.shield(asyncio.create_task(self._roll_back(reason, error)))
@@ -183,6 +183,11 @@ class MachineMover:
         await self.source.kill()
         if self._transfer is not None:
             await self._transfer.close()
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the machine runs at the target, whatever happened since."""
+        return self._handover is not None and self._handover.resumed_at is not None
 
     @property
     def _past_return(self) -> bool:

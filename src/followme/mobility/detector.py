@@ -20,6 +20,9 @@ ALIVE_WAIT_S = 0.15
 ALIVE_TRIES = 2
 MAX_CHECKS = 1024
 MAX_LOGGED = 4096
+LOG_EVERY_S = 10.0
+MAX_LINES = 100
+"""Lines in that time: a flood from ever new addresses is counted, but does not fill the disk."""
 
 
 class Refusals:
@@ -28,12 +31,20 @@ class Refusals:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._logged: OrderedDict[tuple[str, int, Mac, str], float] = OrderedDict()
+        self._window, self._lines = 0.0, 0
 
     def refuse(self, kind: str, network: Network, port: int, mac: Mac, what: str, now: float) -> None:
         self.counts[kind] += 1
         key = (network.name, port, mac, kind)
         last = self._logged.get(key)
-        if last is not None and now - last < 10.0:
+        if last is not None and now - last < LOG_EVERY_S:
+            return
+        if now - self._window >= LOG_EVERY_S:
+            if self._lines > MAX_LINES:
+                log.warning("%d more refusals were not logged", self._lines - MAX_LINES)
+            self._window, self._lines = now, 0
+        self._lines += 1
+        if self._lines > MAX_LINES:
             return
         self._logged[key] = now
         self._logged.move_to_end(key)
@@ -61,7 +72,8 @@ class MoveChecks:
         """Whether the node left its old place; ``None`` if a check is under way (or too many are)."""
         if node.name in self._checks or len(self._checks) >= MAX_CHECKS:
             return None
-        verdict = self._checks[node.name] = asyncio.get_running_loop().create_future()
+        verdict: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._checks[node.name] = verdict
         try:
             for _ in range(ALIVE_TRIES):
                 await self._ask(node)

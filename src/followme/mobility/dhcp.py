@@ -7,13 +7,14 @@ from then on. A request in somebody else's name is refused.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from followme.config import DhcpSection
 from followme.domain import Mac, Network, Node, NodeKind
-from followme.mobility.locations import LocationManager
+from followme.mobility.locations import LocationManager, usable
 from followme.packets import (
     OPTION_DNS,
     OPTION_ROUTER,
@@ -26,6 +27,8 @@ from followme.packets import (
 )
 from followme.store import Lease, Store
 
+FULL_S = 1.0
+"""How long a pool that was found used up is not searched again: strangers may ask at any rate."""
 OFFER_S = 60.0
 """How long an offered address waits for its request."""
 DECLINED_S = 600.0
@@ -62,6 +65,9 @@ class DhcpServer:
         self._clock = clock
         self._leases: dict[Mac, Lease] = {lease.mac: lease for lease in store.leases()}
         self._offers: dict[tuple[str, IPv4Address], tuple[Mac, float]] = {}
+        self._offered: dict[tuple[str, Mac], IPv4Address] = {}
+        self._next: dict[str, int] = {}
+        self._full: dict[str, float] = {}
 
     def handle(self, network: Network, source: Mac, message: Dhcp) -> DhcpResult:
         """One client message seen in ``network``, in a frame from MAC ``source``."""
@@ -70,6 +76,8 @@ class DhcpServer:
             return DhcpResult()
         if message.chaddr != source:
             return DhcpResult(refused="asks by DHCP in another hardware address's name")
+        if message.giaddr != ZERO:
+            return DhcpResult(refused=f"asks by DHCP as a relay agent, {message.giaddr}; there is none here")
         kind = message.message_type
         if kind is MessageType.DISCOVER:
             return self._discover(network, pool, message)
@@ -78,10 +86,7 @@ class DhcpServer:
         if kind is MessageType.RELEASE:
             return self._release(message)
         if kind is MessageType.DECLINE and message.requested_ip is not None:
-            key = (network.name, message.requested_ip)
-            if self._offers.get(key, (source, 0.0))[0] == source:
-                self._offers[key] = (b"", self._clock() + DECLINED_S)
-            return DhcpResult()
+            return self._decline(network, source, message.requested_ip)
         if kind is MessageType.INFORM:
             return DhcpResult(self._frame(network, network, pool, message, MessageType.ACK, ZERO))
         return DhcpResult(refused=f"sends a DHCP message of type {kind!r} that no client sends")
@@ -93,6 +98,7 @@ class DhcpServer:
         for mac in gone:
             self._drop(mac)
         self._offers = {key: offer for key, offer in self._offers.items() if offer[1] > now}
+        self._offered = {(name, mac): address for (name, address), (mac, _) in self._offers.items() if mac}
         return gone
 
     def _discover(self, network: Network, pool: DhcpSection, message: Dhcp) -> DhcpResult:
@@ -102,6 +108,7 @@ class DhcpServer:
                                       f"{pool.last} has none left")  # fmt: skip
         if home is network:
             self._offers[network.name, address] = (message.chaddr, self._clock() + OFFER_S)
+            self._offered[network.name, message.chaddr] = address
         return DhcpResult(self._frame(network, home, pool, message, MessageType.OFFER, address))
 
     def _request(self, network: Network, pool: DhcpSection, message: Dhcp) -> DhcpResult:
@@ -123,19 +130,39 @@ class DhcpServer:
             name = node.name if node else "user-" + message.chaddr.hex()
             node = Node(name, NodeKind.USER, message.chaddr, home.outer(address), address, home.name)
         assert node is not None
+        frame = self._frame(network, home, pool, message, MessageType.ACK, address)
         lease = Lease(message.chaddr, node.identifier, home.name, self._clock() + pool.lease_s)
+        self._store.put_lease(lease)
         self._leases[message.chaddr] = lease
         self._offers.pop((network.name, address), None)
-        self._store.put_lease(lease)
-        frame = self._frame(network, home, pool, message, MessageType.ACK, address)
+        self._offered.pop((network.name, message.chaddr), None)
         return DhcpResult(frame, attached=node, fresh=fresh)
 
     def _release(self, message: Dhcp) -> DhcpResult:
         node = self._locations.node(message.chaddr)
         if node is None or node.address != message.ciaddr:
             return DhcpResult(refused=f"releases {message.ciaddr}, which is not its own")
-        self._drop(message.chaddr)
+        self._end_lease(message.chaddr)
         return DhcpResult(released=node)
+
+    def _decline(self, network: Network, source: Mac, address: IPv4Address) -> DhcpResult:
+        """The client found its address in use (RFC 2131, 4.3.3); only who was given it can say so."""
+        key = (network.name, address)
+        node = self._locations.node(source)
+        mine = node is not None and (node.home, node.address) == key
+        if not mine and self._offers.get(key, (b"", 0.0))[0] != source:
+            return DhcpResult(refused=f"declines {address}, which it was not given")
+        self._offers[key] = (b"", self._clock() + DECLINED_S)
+        self._end_lease(source)
+        return DhcpResult()
+
+    def _end_lease(self, mac: Mac) -> None:
+        """It runs out now: ``expired`` names it at its next turn, so that all that it held is freed."""
+        lease = self._leases.get(mac)
+        if lease is not None:
+            lease = replace(lease, expires_at=self._clock())
+            self._store.put_lease(lease)
+            self._leases[mac] = lease
 
     def _drop(self, mac: Mac) -> None:
         self._leases.pop(mac, None)
@@ -144,21 +171,35 @@ class DhcpServer:
     def _address(self, network: Network, pool: DhcpSection, message: Dhcp) -> tuple[Network, IPv4Address | None]:
         """The home and the configured address for this client here: its own, or a free one of the pool."""
         node = self._locations.node(message.chaddr)
-        if node is not None and (node.home == network.name or pool.keep_address):
+        if node is not None and (
+            node.kind is NodeKind.MACHINE or node.home == network.name or pool.keep_address
+        ):
             return self._networks[node.home], node.address
-        now = self._clock()
-        wanted = message.requested_ip
+        for preferred in (self._offered.get((network.name, message.chaddr)), message.requested_ip):
+            if preferred is not None and pool.first <= preferred <= pool.last:
+                if self._free(network, preferred, message.chaddr):
+                    return network, preferred
+        return network, self._any_free(network, pool, message.chaddr)
+
+    def _any_free(self, network: Network, pool: DhcpSection, mac: Mac) -> IPv4Address | None:
+        """The next free address behind the last one given, so that a search is short and reuse is late."""
+        if self._full.get(network.name, 0.0) > self._clock():
+            return None
         first, last = int(pool.first), int(pool.last)
-        mine = [address for (name, address), (mac, until) in self._offers.items()
-                if name == network.name and mac == message.chaddr and until > now]  # fmt: skip
-        candidates = [*mine, *([wanted] if wanted and first <= int(wanted) <= last else [])]
-        candidates += [IPv4Address(number) for number in range(first, last + 1)]
-        for address in candidates:
-            mac, until = self._offers.get((network.name, address), (message.chaddr, 0.0))
-            taken = until > now and mac != message.chaddr
-            if not taken and address != network.gateway and not self._locations.holder(network.name, address):
-                return network, address
-        return network, None
+        start = self._next.get(network.name, first)
+        for number in itertools.chain(range(start, last + 1), range(first, start)):
+            address = IPv4Address(number)
+            if self._free(network, address, mac):
+                self._next[network.name] = number
+                return address
+        self._full[network.name] = self._clock() + FULL_S
+        return None
+
+    def _free(self, network: Network, address: IPv4Address, mac: Mac) -> bool:
+        if self._locations.holder(network.name, address):
+            return False
+        offered_to, until = self._offers.get((network.name, address), (mac, 0.0))
+        return (until <= self._clock() or offered_to == mac) and usable(network, address)
 
     def _servers(self) -> set[IPv4Address]:
         return {self._networks[name].gateway for name in self._pools}

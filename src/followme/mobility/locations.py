@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from enum import Enum
 from ipaddress import IPv4Address
@@ -23,24 +24,42 @@ class Sighting(Enum):
     STRANGER = "unknown"
 
 
+def usable(network: Network, address: IPv4Address) -> bool:
+    """Whether a host may have ``address`` (as configured) at home in ``network``: nobody's but a host's."""
+    inside = network.inside
+    if address not in inside or address in (network.gateway, inside[0], inside[-1]):
+        return False
+    outer = network.outer(address)
+    return outer != network.router and outer not in network.locators
+
+
 class LocationManager:
     """Indexes of the known nodes; places are those of the redirect's bindings (one truth)."""
 
     def __init__(self, networks: Mapping[str, Network], bindings: Mapping[str, Binding]) -> None:
         self.networks = networks
         self._bindings = bindings
+        # Prefixes do not overlap: the one that may hold an address begins at or before it.
+        self._prefixes = sorted((int(one.prefix[0]), int(one.prefix[-1]), name) for name, one in networks.items())
+        self._first = [first for first, _, _ in self._prefixes]
+        self._by_name: dict[str, Node] = {}
         self._by_mac: dict[Mac, Node] = {}
         self._by_home: dict[tuple[str, bytes], Node] = {}
 
     def add(self, node: Node) -> None:
         self.remove(node.name)
+        self._by_name[node.name] = node
         self._by_mac[node.mac] = node
         self._by_home[node.home, node.address.packed] = node
 
     def remove(self, name: str) -> None:
-        for node in [node for node in self._by_mac.values() if node.name == name]:
+        node = self._by_name.pop(name, None)
+        if node is None:
+            return
+        if self._by_mac.get(node.mac) is node:
             del self._by_mac[node.mac]
-            self._by_home.pop((node.home, node.address.packed), None)
+        if self._by_home.get((node.home, node.address.packed)) is node:
+            del self._by_home[node.home, node.address.packed]
 
     def node(self, mac: Mac) -> Node | None:
         return self._by_mac.get(mac)
@@ -72,4 +91,8 @@ class LocationManager:
 
     def network_of(self, address: IPv4Address) -> str | None:
         """The network that the core routes ``address`` to."""
-        return next((name for name, network in self.networks.items() if address in network.prefix), None)
+        number = int(address)
+        index = bisect_right(self._first, number) - 1
+        if index < 0 or number > self._prefixes[index][1]:
+            return None
+        return self._prefixes[index][2]

@@ -19,12 +19,13 @@ from followme.continuity.southbound import Southbound, SwitchError
 from followme.domain import Attachment, Mac, Network, Node, NodeKind, mac_text
 from followme.mobility.detector import MoveChecks, Refusals
 from followme.mobility.dhcp import DhcpServer
-from followme.mobility.locations import LocationManager, Sighting
+from followme.mobility.locations import LocationManager, Sighting, usable
 from followme.openflow import Output, PacketIn, PacketOut, Port, PortStatus
 from followme.openflow.constants import OFPP_TABLE, OFPPR_DELETE, OFPPS_LINK_DOWN
 from followme.packets import PacketError, peek
 from followme.packets.arp import ARP_REPLY, Arp, parse_arp
 from followme.packets.dhcp_frames import is_client_frame, parse_client_frame
+from followme.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ THROUGH_TABLES = (Output(OFPP_TABLE),)
 MAX_TASKS = 4096
 MAX_PARKED = 64
 """Packets kept for one node and network while a correspondent is being told."""
+RETIRE_S = 10.0
+"""How long packets may be under way to the place that a user has left; then its locator is free again."""
 QUIET_S = 1.0
 """How long the home switch is not asked about unaware peers after it reported one."""
 
@@ -66,7 +69,7 @@ class Watcher:
         self._checks = MoveChecks(self._ask_alive)
         self._gone_ports: set[tuple[str, int]] = set()
         self._parked: dict[tuple[str, str], list[PacketOut]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._expected: dict[str, tuple[str, int]] = {}
 
     def expect(self, machine: str, network: str, port: int) -> None:
@@ -89,10 +92,12 @@ class Watcher:
 
     def port_status(self, network: Network, message: PortStatus) -> None:
         key = (network.name, message.port.port_no)
+        there = {name: (binding.here.network, binding.here.port) for name, binding in self.redirect.bindings.items()}
+        self._gone_ports &= set(there.values())  # only ports with nodes matter; a switch may name any number
         if message.reason == OFPPR_DELETE or message.port.state & OFPPS_LINK_DOWN:
-            self._gone_ports.add(key)
-            for name, binding in self.redirect.bindings.items():
-                if (binding.here.network, binding.here.port) == key:
+            for name, place in there.items():
+                if place == key:
+                    self._gone_ports.add(key)
                     self._checks.left(name)
         else:
             self._gone_ports.discard(key)
@@ -132,7 +137,7 @@ class Watcher:
             if not binding.seen:
                 self.redirect.seen(node.name)
                 self._arrived(node, network)
-            elif frame:
+            elif frame and address == node.address.packed:  # with 0.0.0.0 it would come back to us for ever
                 out = PacketOut(frame, THROUGH_TABLES, port)
                 self.southbound.send(network.datapath, (self.redirect.rebind(node.name), out))
         elif sighting is Sighting.ELSEWHERE:
@@ -196,15 +201,19 @@ class Watcher:
         except PacketError:
             self.counts["malformed"] += 1
             return
-        result = self.dhcp.handle(network, source, message)
+        try:
+            result = self.dhcp.handle(network, source, message)
+        except PacketError:  # what the client wants back does not fit into an answer
+            self.counts["malformed"] += 1
+            return
         if result.refused:
             self._refuse("dhcp", network, port, source, result.refused)
         if result.attached:
             node = result.attached
             if result.fresh:
                 self._adopt(node, network, port)
-            else:
-                self._attach(node, network, port)
+            elif not self._attach(node, network, port):
+                return
         if result.released:
             log.info("%s released its address", result.released.name)
         self._reply(network, port, result.reply)
@@ -218,46 +227,62 @@ class Watcher:
 
     async def _renumbered(self, node: Node, network: Network, port: int, address: IPv4Address) -> None:
         """A known user with a new address of this network (leased by another server, or set by hand)."""
-        usable = address in network.inside and address != network.gateway
-        if node.kind is NodeKind.MACHINE or not usable or network.outer(address) in network.locators:
+        if node.kind is NodeKind.MACHINE or not usable(network, address):
             self._refuse("address", network, port, node.mac, f"uses {address}, which is not its own")
             return
-        here = self.redirect.bindings[node.name].here
-        if (here.network, here.port) != (network.name, port) and not await self._believe(node, network, port):
+        if not await self._believe(node, network, port):
             return
+        if self.locations.holder(network.name, address) is not None:
+            return  # given to another meanwhile
         self._adopt(Node(node.name, node.kind, node.mac, network.outer(address), address, network.name),
                     network, port)  # fmt: skip
 
     async def _moved(self, node: Node, network: Network, port: int, frame: bytes) -> None:
-        if await self._believe(node, network, port):
-            self._attach(node, network, port)
-            if frame:
-                out = PacketOut(frame, THROUGH_TABLES, port)
-                self.southbound.send(network.datapath, [out])
+        if await self._believe(node, network, port) and self._attach(node, network, port) and frame:
+            out = PacketOut(frame, THROUGH_TABLES, port)
+            self.southbound.send(network.datapath, [out])
 
     async def _moved_then_answer(self, node: Node, network: Network, port: int, arp: Arp) -> None:
-        if await self._believe(node, network, port):
-            self._attach(node, network, port)
+        if await self._believe(node, network, port) and self._attach(node, network, port):
             self._reply(network, port, self.arp.for_host(node, arp))
 
-    def _attach(self, node: Node, network: Network, port: int) -> None:
-        here = self.redirect.bindings[node.name].here
-        if (here.network, here.port) == (network.name, port):
-            return
-        here = self.redirect.move(node.name, network.name, port, self._peers(node))
+    def _attach(self, node: Node, network: Network, port: int) -> bool:
+        """The node is here now; False if the network has no locator left for it."""
+        before = self.redirect.bindings[node.name].here
+        if (before.network, before.port) == (network.name, port):
+            return True
+        try:
+            here = self.redirect.move(node.name, network.name, port, self._peers(node))
+        except StoreError as error:
+            self._refuse("store", network, port, node.mac, f"is {node.name}, but cannot be let in: {error}")
+            return False
+        if node.kind is NodeKind.USER:  # a machine's old places are retired by its migration
+            asyncio.get_running_loop().call_later(RETIRE_S, self.redirect.retire, node.name, before)
         self._attached(Attachment(node.name, network.name, port, here.locator, self._clock()))
+        return True
 
     async def _believe(self, node: Node, network: Network, port: int) -> bool:
         """Whether the node is really here now; a false claim is refused, counted and logged."""
-        here = self.redirect.bindings[node.name].here
-        if self._expected.get(node.name) == (network.name, port):
+        binding = self.redirect.bindings.get(node.name)
+        if binding is None:
+            return False
+        here, place = binding.here, (network.name, port)
+        if (here.network, here.port) == place:
+            return True
+        if self._expected.get(node.name) == place:
             del self._expected[node.name]
             return True
+        if node.name in self._expected or binding.arriving or binding.leaving:
+            # It is paused now or soon, and cannot answer for itself.
+            self._refuse("mac", network, port, node.mac, f"claims to be {node.name}, which is being carried")
+            return False
         if here.port == 0 or (here.network, here.port) in self._gone_ports:
             return True
         left = await self._checks.has_left(node)
-        now = self.redirect.bindings[node.name].here
-        if (now.network, now.port) == (network.name, port):
+        after = self.redirect.bindings.get(node.name)
+        if after is None or after.node != node:
+            return False  # forgotten or renumbered meanwhile
+        if (after.here.network, after.here.port) == place:
             return True  # another packet of the same move was believed meanwhile
         if left is False:
             self._refuse("mac", network, port, node.mac, f"claims to be {node.name}, which still answers at "
@@ -265,7 +290,10 @@ class Watcher:
         return left is True
 
     async def _ask_alive(self, node: Node) -> None:
-        here = self.redirect.bindings[node.name].here
+        binding = self.redirect.bindings.get(node.name)
+        if binding is None:
+            return
+        here = binding.here
         network = self.networks[here.network]
         request = alive_request(self.networks[node.home], node)
         self._reply(network, here.port, request)
@@ -294,14 +322,17 @@ class Watcher:
     def _intercepted(self, network: Network, port: int, mac: Mac, target: IPv4Address, frame: bytes) -> None:
         """A moved node speaks to a network that does not know its locator: that network first."""
         node = self.locations.node(mac)
-        if node is None:
+        binding = self.redirect.bindings.get(node.name) if node else None
+        if node is None or binding is None:
             return
+        if network.name not in (binding.here.network, binding.arriving.network if binding.arriving else ""):
+            return  # it has left; no rule lets its packets pass here, and they would come back to us
         out = PacketOut(frame, THROUGH_TABLES, port)
         other = self.locations.network_of(target)
         if other is None or other == network.name:
             # Beyond our edge (or at the router itself) nobody can restore an identifier, so it stays in
             # the packet; answers come back by way of home.
-            self.redirect.pass_outside(node.name, target)
+            self.redirect.pass_outside(node.name, network, target)
             self.southbound.send(network.datapath, [out])
             return
         parked = self._parked.get((node.name, other))
@@ -312,19 +343,27 @@ class Watcher:
                 self.counts["parked packets dropped"] += 1
             return
         self._parked[node.name, other] = [out]
-        self._start(self._tell_and_release(node.name, other, network))
+        if not self._start(self._tell_and_release(node.name, other, network)):
+            del self._parked[node.name, other]
 
-    async def _tell(self, name: str, network: str) -> None:
+    async def _tell(self, name: str, network: str) -> bool:
         try:
             await self.redirect.tell(name, network)
         except SwitchError as error:
             log.warning("cannot tell %s about %s: %s", network, name, error)
+            return False
+        return True
 
     async def _tell_and_release(self, name: str, other: str, network: Network) -> None:
+        told = False
         try:
-            await self._tell(name, other)
+            told = await self._tell(name, other)
         finally:
-            self.southbound.send(network.datapath, self._parked.pop((name, other), []))
+            parked = self._parked.pop((name, other), [])
+            if told:
+                self.southbound.send(network.datapath, parked)
+            else:  # sent through the tables, they would come back to be parked again
+                self.counts["parked packets dropped"] += len(parked)
 
     def _reply(self, network: Network, port: int, frame: bytes | None) -> None:
         if frame is not None:
@@ -334,16 +373,17 @@ class Watcher:
     def _refuse(self, kind: str, network: Network, port: int, mac: Mac, what: str) -> None:
         self.refusals.refuse(kind, network, port, mac, what, self._clock())
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, object]) -> bool:
         if len(self._tasks) >= MAX_TASKS:
             self.counts["events dropped"] += 1
             work.close()
-            return
+            return False
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return True
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("handling a packet failed", exc_info=task.exception())

@@ -28,7 +28,7 @@ def test_four_networks_at_two_sites() -> None:
 def test_overlapping_data_centres_share_the_inside_but_not_prefix_or_gateway() -> None:
     dc1, dc2, wlan1, _ = plan.networks(LabConfig(overlapping=True))
     assert dc1.inside == dc2.inside == IPv4Network("10.0.0.0/24")
-    assert (dc1.gateway, dc2.gateway) == (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.254"))
+    assert (dc1.gateway, dc2.gateway) == (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.126"))
     assert (dc1.prefix, dc2.prefix) == (IPv4Network("10.1.0.0/24"), IPv4Network("10.2.0.0/24"))
     assert wlan1.inside == wlan1.prefix
 

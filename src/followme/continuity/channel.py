@@ -1,0 +1,198 @@
+"""One switch's TCP connection: the asyncio protocol between a socket and the sans-IO OpenFlow connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from followme.domain import Network
+from followme.openflow import (
+    BarrierReply,
+    Closed,
+    Connection,
+    ErrorMsg,
+    Message,
+    MultipartReply,
+    OpenFlowError,
+    PacketIn,
+    PortStatus,
+    Ready,
+    Received,
+    RoundTrip,
+)
+
+if TYPE_CHECKING:
+    from followme.continuity.southbound import Southbound
+
+OUTPUT_BOUND = 64 << 20
+
+
+class SwitchError(Exception):
+    """A switch cannot do what it was asked for; names the network and the datapath."""
+
+
+class DatapathGone(SwitchError):
+    """It dropped its connection, or did not confirm in time."""
+
+
+class RuleRefused(SwitchError):
+    """It answered a flow-mod with an error (a full table, a field that it cannot rewrite)."""
+
+
+class Channel(asyncio.Protocol):
+    """One switch's TCP connection."""
+
+    def __init__(self, southbound: Southbound) -> None:
+        self.southbound = southbound
+        self.connection = Connection(time.monotonic(), max_output_bytes=OUTPUT_BOUND)
+        self.refused = ""
+        self.datapath: int | None = None
+        self.network: Network | None = None
+        self.round_trip = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self.settled = False
+        """Whether it has all rules of the ledger, confirmed."""
+        self.ended = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self.southbound.opened(self):
+            transport.abort()
+            return
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.write()
+
+    def data_received(self, data: bytes) -> None:
+        southbound = self.southbound
+        southbound.touch(self)
+        try:
+            with southbound.handlers.batch():
+                self._events(self.connection.receive_data(data, time.monotonic()))
+        except Exception as error:  # of the store's commit; asyncio would close the connection without a word
+            southbound.fault(error)
+        southbound.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone(f"connection lost: {exc}" if exc else "connection closed by the switch")
+
+    def abort(self, reason: str) -> None:
+        if self._transport:
+            self._transport.abort()
+        self._gone(reason)
+
+    def write(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        data = self.connection.data_to_send()
+        if data:
+            transport.write(data)
+            if transport.get_write_buffer_size() > OUTPUT_BOUND:
+                self.abort(f"it does not read: more than {OUTPUT_BOUND} bytes wait for it")
+        self._schedule()
+
+    async def request(self, message: Message) -> Message:
+        """Send and wait for the reply with the same transaction id."""
+        if self.ended:
+            raise DatapathGone("the connection has ended")
+        try:
+            xid = self.connection.send(message)
+        except OpenFlowError as error:
+            self.abort(str(error))  # nothing more can be said to it on this connection
+            raise DatapathGone(str(error)) from None
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[xid] = future
+        self.southbound.touch(self)
+        try:
+            return await future
+        finally:
+            self._waiting.pop(xid, None)
+
+    def _events(self, events: Iterable[object]) -> None:
+        southbound, network = self.southbound, self.network
+        for event in events:
+            if type(event) is Received:
+                message = event.message
+                if network is None:
+                    continue
+                if type(message) is PacketIn:
+                    southbound.counters.packet_ins += 1
+                    try:
+                        southbound.handlers.packet_in(network, message)
+                    except Exception as error:  # one packet must not take the others of this read with it
+                        southbound.fault(error)
+                elif isinstance(message, (BarrierReply, MultipartReply)):
+                    self._answer(event.xid, message)
+                elif isinstance(message, PortStatus):
+                    try:
+                        southbound.handlers.port_status(network, message)
+                    except Exception as error:
+                        southbound.fault(error)
+                elif isinstance(message, ErrorMsg):
+                    southbound.failed(self, message)
+                    self._fail(event.xid, RuleRefused(message.name))
+            elif isinstance(event, Ready):
+                network = self._admit(event.features.datapath_id)
+            elif isinstance(event, RoundTrip):
+                self.round_trip = event.seconds if not self.round_trip else (
+                    0.875 * self.round_trip + 0.125 * event.seconds)  # fmt: skip
+            elif isinstance(event, Closed):
+                self.write()
+                self.abort(event.reason)
+                return
+
+    def _admit(self, datapath: int) -> Network | None:
+        network = self.southbound.networks.get(datapath)
+        if network is None:
+            peer = self._transport.get_extra_info("peername") if self._transport else None
+            self.southbound.refuse_datapath(datapath, peer)
+            self.abort("unknown datapath")
+            return None
+        self.datapath, self.network = datapath, network
+        self._task = asyncio.ensure_future(self.southbound.admitted(self, datapath))
+        return network
+
+    def _answer(self, xid: int, message: Message) -> None:
+        future = self._waiting.get(xid)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _fail(self, xid: int, error: SwitchError) -> None:
+        future = self._waiting.get(xid)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def _gone(self, reason: str) -> None:
+        self.ended = True
+        if self._timer:
+            self._timer.cancel()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(DatapathGone(reason))
+        self._waiting.clear()
+        self.southbound.lost(self, reason)
+
+    def _schedule(self) -> None:
+        due = self.connection.next_timer()
+        if due is None or self.ended:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= due + 0.001 and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(loop.time() + max(due - time.monotonic(), 0.0), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._events(self.connection.handle_timer(time.monotonic()))
+        self.write()
