@@ -404,13 +404,13 @@ async def test_a_hook_that_fails_is_undone_before_the_switch_and_repeated_after_
             await work.run()
         assert work.arrived
         assert work.target is not None
-        assert states[-1].state is MigrationState.SWITCHED
+        assert states[-1].state.value == "switched"
         assert await holder[0].status() == "postmigrate"
         holder[0] = work.target
         assert await holder[0].status() == "running"
         network.broken = ""
         await work.finish()
-        assert states[-1].state is MigrationState.RELEASED
+        assert states[-1].state.value == "released"
         await nothing_left(lab, "a")
 
 

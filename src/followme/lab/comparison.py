@@ -124,7 +124,8 @@ def plot(comparison: Comparison, path: Path) -> None:
         axes.plot(*zip(*answered, strict=True), ".", markersize=2.5, color=colour, label=label)
         lost = [ping.sent_s - run.moved_at for ping in run.pings if ping.rtt_s is None]
         if lost:
-            axes.plot(lost, [200.0] * len(lost), "x", color=colour, markersize=5, label=f"lost, {label} ({len(lost)})")
+            mark = f"lost, {label} ({len(lost)})"
+            axes.plot(lost, [200.0] * len(lost), "x", color=colour, markersize=5, label=mark)
     migration = comparison.following.migration
     if migration:
         begin, end = (at - comparison.following.moved_at for at in migration)

@@ -88,7 +88,8 @@ class Convergence:
             ahead = now.remaining - END_OF_PASS
             self.quantum = max(SMALLEST_QUANTUM, min(ahead // 2, LARGEST_QUANTUM))
             return Step.FREE if ahead > NEAR_END else Step.QUANTUM
-        if self.expected <= max(self.rate * self._target_pause, 2 * END_OF_PASS):
+        worst = now.remaining + start.remaining if self._pass_time > LONG_PASS else self.expected
+        if self.expected <= self._worth(self._target_pause) and worst <= self._worth(self._max_pause):
             return Step.HOLD
         if self._stalled >= self.PATIENCE or now.number >= self._max_passes:
             return Step.HOLD if self.expected <= self.rate * self._max_pause else Step.GIVE_UP
@@ -99,6 +100,10 @@ class Convergence:
     def expected_pause(self) -> float:
         """How long sending what is left would take at the measured rate."""
         return self.expected / self.rate if self.rate else float("inf")
+
+    def _worth(self, pause: float) -> float:
+        """The bytes that a pause is worth; what is in buffers at the end of a pass takes no decision."""
+        return max(self.rate * pause, 2 * END_OF_PASS)
 
     def _written(self, now: Progress, start: Progress) -> int:
         """How much was written since this pass began, judged by the pass before."""

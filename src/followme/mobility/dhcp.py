@@ -176,9 +176,9 @@ class DhcpServer:
         ):
             return self._networks[node.home], node.address
         for preferred in (self._offered.get((network.name, message.chaddr)), message.requested_ip):
-            if preferred is not None and pool.first <= preferred <= pool.last:
-                if self._free(network, preferred, message.chaddr):
-                    return network, preferred
+            within = preferred is not None and pool.first <= preferred <= pool.last
+            if preferred is not None and within and self._free(network, preferred, message.chaddr):
+                return network, preferred
         return network, self._any_free(network, pool, message.chaddr)
 
     def _any_free(self, network: Network, pool: DhcpSection, mac: Mac) -> IPv4Address | None:

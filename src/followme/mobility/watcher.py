@@ -16,7 +16,7 @@ from followme.continuity.arp import ArpProxy, alive_request
 from followme.continuity.pipeline import ETH_ARP, ETH_IPV4, ETH_RARP, Table
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Southbound, SwitchError
-from followme.domain import Attachment, Mac, Network, Node, NodeKind, mac_text
+from followme.domain import Attachment, Mac, Network, Node, NodeKind, Placement, mac_text
 from followme.mobility.detector import MoveChecks, Refusals
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager, Sighting, usable
@@ -71,12 +71,14 @@ class Watcher:
         self._parked: dict[tuple[str, str], list[PacketOut]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._expected: dict[str, tuple[str, int]] = {}
+        self._closed = False
 
     def expect(self, machine: str, network: str, port: int) -> None:
         """The machine is being carried there without preparation: believe it when it shows up."""
         self._expected[machine] = (network, port)
 
     async def close(self) -> None:
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -92,7 +94,8 @@ class Watcher:
 
     def port_status(self, network: Network, message: PortStatus) -> None:
         key = (network.name, message.port.port_no)
-        there = {name: (binding.here.network, binding.here.port) for name, binding in self.redirect.bindings.items()}
+        places = {name: binding.here for name, binding in self.redirect.bindings.items()}
+        there = {name: (here.network, here.port) for name, here in places.items()}
         self._gone_ports &= set(there.values())  # only ports with nodes matter; a switch may name any number
         if message.reason == OFPPR_DELETE or message.port.state & OFPPS_LINK_DOWN:
             for name, place in there.items():
@@ -257,9 +260,13 @@ class Watcher:
             self._refuse("store", network, port, node.mac, f"is {node.name}, but cannot be let in: {error}")
             return False
         if node.kind is NodeKind.USER:  # a machine's old places are retired by its migration
-            asyncio.get_running_loop().call_later(RETIRE_S, self.redirect.retire, node.name, before)
+            asyncio.get_running_loop().call_later(RETIRE_S, self._retire, node.name, before)
         self._attached(Attachment(node.name, network.name, port, here.locator, self._clock()))
         return True
+
+    def _retire(self, name: str, place: Placement) -> None:
+        if not self._closed:
+            self.redirect.retire(name, place)
 
     async def _believe(self, node: Node, network: Network, port: int) -> bool:
         """Whether the node is really here now; a false claim is refused, counted and logged."""

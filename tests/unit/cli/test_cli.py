@@ -1,0 +1,88 @@
+"""The command line: exit codes, and one line for each thing that is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from followme.cli import app
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
+runner = CliRunner()
+
+
+def check(tmp_path: Path, change: object) -> tuple[int, list[str]]:
+    """Exit code and error lines of ``check-config`` on the example with one thing changed."""
+    data = yaml.safe_load(EXAMPLE.read_text())
+    change(data)  # type: ignore[operator]
+    file = tmp_path / "my.yaml"
+    file.write_text(yaml.safe_dump(data))
+    result = runner.invoke(app, ["check-config", str(file)])
+    return result.exit_code, result.stderr.splitlines()
+
+
+def test_the_example_is_good() -> None:
+    result = runner.invoke(app, ["check-config", str(EXAMPLE)])
+    assert result.exit_code == 0
+    assert "4 networks" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        (lambda d: d["networks"][0].update(gatewya="10.1.0.1"), "networks[0].gatewya", "10.1.0.1"),
+        (lambda d: d["networks"][1].update(area="west"), "networks[1].area", "west"),
+        (lambda d: d["networks"][1].update(prefix="10.1.0.0/25"), "networks[1].prefix", "10.1.0.0/25"),
+        (lambda d: d["networks"][0].pop("host"), "machines[0].home", "dc-east"),
+        (lambda d: d["services"][0].update(machine="vm9"), "services[0].machine", "vm9"),
+        (lambda d: d["listen"].update(port=70000), "listen.port", "70000"),
+        (lambda d: d.update(polcy={}), "polcy", "{}"),
+    ],
+)
+def test_a_mistake_names_file_key_and_value(tmp_path: Path, change: object, key: str, value: str) -> None:
+    code, lines = check(tmp_path, change)
+    assert code == 2
+    assert any("my.yaml" in line and key in line and value in line for line in lines), lines
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_a_file_that_is_not_there_and_one_that_is_not_yaml(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["check-config", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 2
+    assert "cannot be read" in result.stderr
+    (tmp_path / "bad.yaml").write_text("networks: [")
+    result = runner.invoke(app, ["controller", "-c", str(tmp_path / "bad.yaml")])
+    assert result.exit_code == 2
+    assert "not valid YAML" in result.stderr
+
+
+def test_unknown_figures_and_planes_are_wrong_use() -> None:
+    result = runner.invoke(app, ["reproduce", "figure-99"])
+    assert result.exit_code == 2
+    assert "openflow-latency" in result.stderr
+    assert runner.invoke(app, ["demo", "--plane", "carrier-pigeon"]).exit_code == 2
+    listed = runner.invoke(app, ["reproduce", "--list"])
+    assert listed.exit_code == 0
+    assert "openflow-latency" in listed.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setpriv is Linux's")
+def test_without_root_one_line_says_what_is_missing() -> None:
+    import os
+
+    if os.geteuid() != 0:
+        command = [sys.executable, "-m", "followme", "demo"]
+    else:
+        command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all",
+                   sys.executable, "-m", "followme", "demo", "--plot", "/tmp/never.png"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+    if "Permission denied" in done.stderr and "followme" not in done.stderr:
+        pytest.skip("this Python is not readable for others")
+    assert done.returncode == 1
+    assert "root" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
