@@ -25,14 +25,20 @@ BENCHMARKS = {
 
 def main() -> int:
     arguments = _arguments()
-    console, errors = Console(), Console(stderr=True)
+    # A pipe or file has no width of its own: give the table what it needs.
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    errors = Console(stderr=True, soft_wrap=True)
     found: dict[str, Any] = {}
+
+    def say(text: str) -> None:
+        errors.print(f"  {text}", markup=False, highlight=False)
+
     for name in arguments.names or BENCHMARKS:
         errors.print(f"[bold]{name}[/bold]: {BENCHMARKS[name]}", highlight=False)
         try:
             module = importlib.import_module(f"bench.{name}")
             begin = time.monotonic()
-            figures: list[Figure] = module.figures(arguments.quick, lambda text: errors.print(f"  {text}", markup=False))
+            figures: list[Figure] = module.figures(arguments.quick, say)
         except (Skipped, ImportError) as problem:
             console.print(f"{name}: skipped: {problem}", markup=False)
             found[name] = {"skipped": str(problem)}

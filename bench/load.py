@@ -78,6 +78,11 @@ def users(switch: int) -> list[User]:
     return made
 
 
+def _miss(user: User) -> bytes:
+    match = Match(in_port=user.port)
+    return PacketIn(of.OFP_NO_BUFFER, len(user.frame), of.OFPR_NO_MATCH, 0, 0, match, user.frame).pack(0)
+
+
 class Wrong(Exception):
     """The controller's answer is not what a table miss must get."""
 
@@ -105,11 +110,7 @@ class Switch:
         )
         self.waits = self._connection.data_to_send()
         self.configured_at: float | None = None
-        self._ready = False
-        misses = [
-            PacketIn(of.OFP_NO_BUFFER, len(user.frame), of.OFPR_NO_MATCH, 0, 0, Match(in_port=user.port), user.frame)
-            .pack(0) for user in self.users
-        ]  # fmt: skip
+        misses = [_miss(user) for user in self.users]
         self._size = len(misses[0])
         # Twice, so that a window is one slice wherever it begins.
         self._misses = b"".join(misses * (2 + window // USERS))
@@ -174,7 +175,8 @@ class Switch:
             elif kind == of.OFPT_PACKET_OUT:
                 outs += length == self._packet_out
             elif kind == _ECHO_REQUEST:
-                self.waits += _HEAD.pack(of.OFP_VERSION, of.OFPT_ECHO_REPLY, length, xid) + data[start + 8 : start + length]
+                head = _HEAD.pack(of.OFP_VERSION, of.OFPT_ECHO_REPLY, length, xid)
+                self.waits += head + data[start + 8 : start + length]
             elif kind == of.OFPT_ERROR:
                 raise Wrong(f"switch {self.number} was sent an error")
             start += length
@@ -192,12 +194,11 @@ class Switch:
         """Read the kept answers in full; ``Wrong`` if one is not right. Returns how many pairs were read."""
         by_mac = {user.mac: user for user in self.users}
         checked = 0
-        mod: FlowMod | None = None
         for data in self.kept:
-            mod = None  # the pieces do not hang together
+            mod: FlowMod | None = None  # the pieces do not hang together
             start = 0
             while start < len(data):
-                _, kind, length, _ = _HEAD.unpack_from(data, start)
+                _, _, length, _ = _HEAD.unpack_from(data, start)
                 message = parse(data[start : start + length])[1]
                 start += length
                 if isinstance(message, FlowMod):

@@ -19,7 +19,7 @@ from statistics import median
 from bench.figures import Figure, Say, Skipped
 from bench.load import Fleet, User
 from followme.continuity.pipeline import Table
-from followme.openflow import FlowMod, GotoTable, Output, PacketOut
+from followme.openflow import FlowMod, GotoTable, Match, Output, PacketOut
 from followme.openflow.constants import OFPFC_ADD, OFPP_TABLE
 
 WINDOW = 128
@@ -33,7 +33,8 @@ HUBS = ("native", "eventlet")
 class Server:
     """A controller's process, and the CPU time that it has used."""
 
-    def __init__(self, module: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, module: str, *arguments: str, ends_with_input: bool, **environment: str) -> None:
+        self._ends_with_input = ends_with_input
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, **environment}, text=True,
@@ -53,6 +54,8 @@ class Server:
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
+        if not self._ends_with_input:
+            self.process.terminate()
         try:
             self.process.wait(10.0)
         except subprocess.TimeoutExpired:
@@ -93,11 +96,11 @@ def _connected(server: Server) -> Fleet:
 
 def _ours_is_right(user: User, mod: FlowMod, out: PacketOut) -> bool:
     """The user's own packets may in at its port, by MAC and address; the packet goes through the tables."""
-    match = mod.match
+    own = Match(in_port=user.port, eth_src=user.mac, eth_type=0x0800, ipv4_src=user.address)
     return (
         mod.command == OFPFC_ADD
         and mod.table_id == Table.INGRESS
-        and (match.in_port, match.eth_src, match.eth_type, match.ipv4_src) == (user.port, user.mac, 0x0800, user.address)
+        and mod.match == own
         and mod.instructions == (GotoTable(Table.FORWARD),)
         and out.actions == (Output(OFPP_TABLE),)
     )
@@ -112,16 +115,19 @@ def _theirs_is_right(user: User, mod: FlowMod, out: PacketOut) -> bool:
 def _contenders() -> Iterator[tuple[Contender, list[Contender]]]:
     with contextlib.ExitStack() as fleets, contextlib.ExitStack() as servers:  # a server ends before its fleet
 
-        def contender(name: str, module: str, *arguments: str, **environment: str) -> Contender:
-            server = Server(module, *arguments, **environment)
+        def contender(name: str, server: Server) -> Contender:
             servers.callback(server.close)
             made = Contender(name, server)
             fleets.callback(made.fleet.close)
             return made
 
-        ours = contender("ours", "bench.serve_followme")
-        yield ours, [contender(f"os-ken ({hub})", "bench.serve_osken", str(_free_port()),
-                               OSKEN_HUB_TYPE=hub, PYTHONWARNINGS="ignore") for hub in HUBS]  # fmt: skip
+        ours = contender("ours", Server("bench.serve_followme", ends_with_input=True))
+        yield ours, [contender(f"os-ken ({hub})", _osken(hub)) for hub in HUBS]
+
+
+def _osken(hub: str) -> Server:
+    return Server("bench.serve_osken", str(_free_port()), ends_with_input=False,
+                  OSKEN_HUB_TYPE=hub, PYTHONWARNINGS="ignore")  # fmt: skip
 
 
 def _free_port() -> int:

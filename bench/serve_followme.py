@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -48,17 +47,5 @@ async def serve() -> None:
         await controller.close()
 
 
-def main() -> None:
-    profile = os.environ.get("FOLLOWME_BENCH_PROFILE")
-    if not profile:
-        asyncio.run(serve())
-        return
-    import cProfile
-
-    with cProfile.Profile() as profiler:
-        asyncio.run(serve())
-    profiler.dump_stats(profile)
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(serve())

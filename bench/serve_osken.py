@@ -6,7 +6,6 @@ Each PACKET_IN is answered by a FLOW_MOD and a PACKET_OUT. The first argument is
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any
 
 from os_ken import cfg
@@ -70,18 +69,8 @@ def main() -> None:
     port = sys.argv[1]
     cfg.CONF(["--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port", port], project="os_ken")
     hub.patch()
-    if hub.HUB_TYPE == "native":
-        # Its hub has no way to end: the process ends with its input.
-        threading.Thread(target=_end_with_input, daemon=True).start()
     print(port, flush=True)
     app_manager.AppManager.run_apps([__name__, "os_ken.controller.ofp_handler"])
-
-
-def _end_with_input() -> None:
-    import os
-
-    sys.stdin.read()
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class PolicyName(StrEnum):
     MDP = "mdp"
 
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures as one JSON object ('-': stdout).")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures as one JSON object (-: stdout).")]
 PlotFile = Annotated[Path | None, typer.Option("--plot", help="Write the plot (PNG, SVG or PDF).")]
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The YAML file; see examples/controller.yaml.")]
 
@@ -53,8 +53,8 @@ def demo(
     plot_file: PlotFile = Path("followme-demo.png"),
     mode: Annotated[Mode, typer.Option(help="How the machine is carried.")] = Mode.LIVE,
     policy: Annotated[PolicyName, typer.Option(help="Who decides.")] = PolicyName.MDP,
-    near_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the near data centre.")] = 1.0,
-    far_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the far one.")] = 50.0,
+    near_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the near site.")] = 1.0,
+    far_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the far site.")] = 50.0,
     overlapping: Annotated[bool, typer.Option(help="Both data centres use one private address range.")] = False,
     quick: Annotated[bool, typer.Option(help="Watch for a shorter time.")] = False,
 ) -> None:
@@ -160,7 +160,8 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         typer.echo("followme: ended by SIGTERM, and everything that was made is removed", err=True)
         raise typer.Exit(128 + signal.SIGTERM) from None
     except (
-        SwitchError, DhcpError, GuestError, LabError, MigrationError, StoreError, ProcessError, OSError, RuntimeError
+        SwitchError, DhcpError, GuestError, LabError, MigrationError, StoreError, ProcessError, OSError,
+        RuntimeError,
     ) as error:  # fmt: skip
         _failed(" ".join(str(error).split()))
 

@@ -188,7 +188,8 @@ class Controller:
                 self.follow(service, left)
 
     def _arrived(self, node: Node, network: Network) -> None:
-        self.watchers.tell("mobility", f"{node.name} has arrived at {network.name}: its first packet was seen", node)
+        text = f"{node.name} has arrived at {network.name}: its first packet was seen"
+        self.watchers.tell("mobility", text, node)
 
     # ---- 2: stay or go
 

@@ -97,11 +97,10 @@ class Machines:
         if binding.here.network != kept:
             controller.redirect.move(migration.machine, kept, self._ports[kept], controller.peers(binding.node))
         done = MigrationState.RELEASED if kept == migration.target else MigrationState.FAILED
-        self._record(replace(migration, state=done, detail={**migration.detail, "recovered": str(recovered.verdict)}))
-        controller.watchers.tell(
-            "migration", f"{migration.machine}: an interrupted migration was settled ({recovered.verdict}); it runs "
-            f"at {kept}", migration,
-        )  # fmt: skip
+        detail = {**migration.detail, "recovered": str(recovered.verdict)}
+        self._record(replace(migration, state=done, detail=detail))
+        text = f"{migration.machine}: an interrupted migration was settled ({recovered.verdict}); it runs at {kept}"
+        controller.watchers.tell("migration", text, migration)
         # Late frames bounced until the switches have the rules of where it runs.
         forget(target if kept == migration.source else source, spec_of(section))
 
@@ -268,10 +267,8 @@ class RedirectHooks:
         if self._paper:
             return
         place = self._controller.redirect.switch(self._migration.machine)
-        self._controller.watchers.tell(
-            "continuity", f"{self._migration.machine}'s packets go to {place.network} ({place.locator}) from now on",
-            place,
-        )  # fmt: skip
+        text = f"{self._migration.machine}'s packets go to {place.network} ({place.locator}) from now on"
+        self._controller.watchers.tell("continuity", text, place)
 
     async def commit(self) -> None:
         """The place was stored with the flip."""

@@ -19,6 +19,7 @@ from followme.lab.plan import LabConfig
 from followme.lab.scenario import MACHINE, USER, Scenario, ScenarioConfig
 from followme.lab.tcpmeter import TcpMeter
 from followme.migration.host import MigrationError
+from followme.migration.qemu import Qemu
 from followme.system import needs, netns
 from followme.system.process import ProcessError, run
 
@@ -152,14 +153,12 @@ async def test_a_target_that_refuses_the_migration(monkeypatch: pytest.MonkeyPat
         await scenario.lab.move_client("wlan2")
         machines = scenario.controller.machines
         # The target's host has another, incompatible kind of machine.
-        from followme.migration import mover
-
-        start = mover.Qemu.start
+        start = Qemu.start
 
         async def start_other(host, spec, **options):  # type: ignore[no-untyped-def]
             return await start(host, replace(spec, memory_bytes=spec.memory_bytes * 2), **options)
 
-        monkeypatch.setattr(mover.Qemu, "start", start_other)
+        monkeypatch.setattr(Qemu, "start", start_other)
         async with watched(scenario) as (pinger, meter):
             with pytest.raises(MigrationError):
                 await machines.carry(MACHINE, "dc2")

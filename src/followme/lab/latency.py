@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from followme.events import Happening
+from followme.lab.meter import Meter
 from followme.lab.pinger import Ping, Pinger
 from followme.lab.scenario import MACHINE, Scenario
-from followme.lab.tcpmeter import TcpMeter, TcpReport
+from followme.lab.tcpmeter import TcpReport
 from followme.migration.mover import Result
 from followme.system import netns
 
@@ -45,13 +46,22 @@ class MoveRun:
     migration: tuple[float, float] | None
     result: Result | None
     tcp: TcpReport
-    handover_stall_s: float
-    migration_stall_s: float
     happenings: Sequence[Happening] = field(default_factory=tuple)
 
     def rtts(self, begin: float, end: float) -> list[float]:
         """Round trips, in seconds, of the pings sent in between that were answered."""
         return [ping.rtt_s for ping in self.pings if ping.rtt_s is not None and begin <= ping.sent_s < end]
+
+    @property
+    def handover_stall_s(self) -> float:
+        """The session's longest stall while the user itself changes networks."""
+        until = self.migration[0] if self.migration else self.attached_at + TAIL_S
+        return self.tcp.longest_between(self.moved_at, until)
+
+    @property
+    def migration_stall_s(self) -> float:
+        """The session's longest stall while the machine is carried."""
+        return self.tcp.longest_between(self.migration[0], self.migration[1] + TAIL_S) if self.migration else 0.0
 
     @property
     def before_s(self) -> float:
@@ -128,63 +138,23 @@ async def watch_move(
     controller, lab = scenario.controller, scenario.lab
     seen_before = len(scenario.happenings)
     home = controller.redirect.bindings[MACHINE].here.network
-    client, address = lab.client.namespace, scenario.machine_identifier
-    async with (
-        Pinger(client, address, interval_s=PING_EVERY_S) as pinger,
-        TcpMeter(client, address, interval_s=PING_EVERY_S) as meter,
-    ):
-        ticker = asyncio.create_task(_tick(pinger, tick))
-        watch = _StallWatch(meter, scenario)
-        try:
-            started = time.monotonic()
-            await asyncio.sleep(windows.before_s)
-            moved = time.monotonic()
-            await lab.move_client(target)
-            attached = time.monotonic()
-            await controller.idle()
-            await asyncio.sleep(max(0.0, windows.after_s - (time.monotonic() - attached)))
-            followed = controller.redirect.bindings[MACHINE].here.network != home
-            if followed:
-                await asyncio.sleep(windows.settled_s)
-        finally:
-            ticker.cancel()
-            watch.close()
+    async with Meter(
+        lab.client.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S, tick=tick
+    ) as meter:
+        started = time.monotonic()
+        await asyncio.sleep(windows.before_s)
+        moved = time.monotonic()
+        await lab.move_client(target)
+        attached = time.monotonic()
+        await controller.idle()
+        await asyncio.sleep(max(0.0, windows.after_s - (time.monotonic() - attached)))
+        followed = controller.redirect.bindings[MACHINE].here.network != home
+        if followed:
+            await asyncio.sleep(windows.settled_s)
     happenings = scenario.happenings[seen_before:]
-    report = meter.report()
+    steps = [happening.at for happening in happenings if happening.step == "migration"]
     return MoveRun(
-        followed=followed, pings=pinger.pings, duplicates=pinger.duplicates, started_at=started, moved_at=moved,
-        attached_at=attached, migration=watch.migration, result=controller.machines.results.get(MACHINE),
-        tcp=report, handover_stall_s=watch.before_s if watch.migration else report.longest_stall_s,
-        migration_stall_s=report.longest_stall_s if watch.migration else 0.0, happenings=happenings,
+        followed=followed, pings=meter.pings, duplicates=meter.duplicates, started_at=started, moved_at=moved,
+        attached_at=attached, migration=(steps[0], steps[-1]) if steps else None,
+        result=controller.machines.results.get(MACHINE), tcp=meter.tcp, happenings=happenings,
     )  # fmt: skip
-
-
-class _StallWatch:
-    """Separates the stall of the user's own handover (radio and DHCP) from that of the migration."""
-
-    def __init__(self, meter: TcpMeter, scenario: Scenario) -> None:
-        self.before_s = 0.0
-        self.migration: tuple[float, float] | None = None
-        self._meter = meter
-        self._open = True
-        scenario.controller.watchers.add(self._on)
-
-    def close(self) -> None:
-        self._open = False
-
-    def _on(self, happening: Happening) -> None:
-        if not self._open or happening.step != "migration":
-            return
-        if self.migration is None:
-            self.before_s = self._meter.check.longest_stall_s
-            self._meter.check.longest_stall_s = 0.0
-            self.migration = (happening.at, happening.at)
-        else:
-            self.migration = (self.migration[0], happening.at)
-
-
-async def _tick(pinger: Pinger, tick: Callable[[float | None], None] | None) -> None:
-    while tick is not None:
-        await asyncio.sleep(0.1)
-        if len(pinger.pings) > 20:
-            tick(pinger.pings[-20].rtt_s)

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Self
@@ -16,6 +17,10 @@ from followme.system.netns import socket_in
 RECORD_BYTES = 64
 _NUMBER = struct.Struct("!Q")
 _CONNECT_SECONDS = 10.0
+
+NOTED_S = 0.012
+"""Stalls longer than this are kept one by one: a little more than the time between two records."""
+MAX_NOTED = 100_000
 
 
 def record(number: int) -> bytes:
@@ -40,6 +45,12 @@ class TcpReport:
     longest_stall_s: float
     longest_stall_at_s: float
     error: str | None
+    stalls: tuple[tuple[float, float], ...] = ()
+    """(begin, end) of all stalls longer than ``NOTED_S``, in order."""
+
+    def longest_between(self, begin: float, end: float) -> float:
+        """The longest stall that began between ``begin`` and ``end``; 0 if none was noted."""
+        return max((b - a for a, b in self.stalls if begin <= a < end), default=0.0)
 
 
 class StreamCheck:
@@ -51,6 +62,7 @@ class StreamCheck:
         self.intact = True
         self.longest_stall_s = 0.0
         self.longest_stall_at_s = 0.0
+        self.stalls: deque[tuple[float, float]] = deque(maxlen=MAX_NOTED)
         self._waiting_since: float | None = None
         self._awaited = bytearray()
 
@@ -80,6 +92,8 @@ class StreamCheck:
         if self._waiting_since is not None and now - self._waiting_since > self.longest_stall_s:
             self.longest_stall_s = now - self._waiting_since
             self.longest_stall_at_s = self._waiting_since
+        if self._waiting_since is not None and now - self._waiting_since > NOTED_S:
+            self.stalls.append((self._waiting_since, now))
 
 
 class TcpMeter:
@@ -157,6 +171,7 @@ class TcpMeter:
             longest_stall_s=check.longest_stall_s,
             longest_stall_at_s=check.longest_stall_at_s,
             error=self._error,
+            stalls=tuple(check.stalls),
         )
 
     async def _send(self) -> None:

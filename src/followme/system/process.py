@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import shlex
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -91,8 +92,10 @@ class Child:
         pass_fds: Sequence[int] = (),
         stdin: int | IO[bytes] | None = None,
         stdout: int | IO[bytes] | None = None,
+        limit: int = 1 << 16,
     ) -> Child:
-        """Start ``argv``; ``stdin`` and ``stdout`` (default: nothing) are what ``subprocess`` takes."""
+        """Start ``argv``; ``stdin`` and ``stdout`` (default: nothing) are what ``subprocess`` takes; ``limit``
+        bounds a line that is read from a pipe, in bytes."""
         process = await asyncio.create_subprocess_exec(
             *_bound(namespace, argv),
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
@@ -101,6 +104,7 @@ class Child:
             env=None if env is None else {**os.environ, **env},
             cwd=cwd,
             pass_fds=pass_fds,
+            limit=limit,
             # An own session: Ctrl-C in our terminal must reach us alone, we stop the children in order.
             start_new_session=True,
         )
@@ -162,10 +166,11 @@ class Child:
         """TERM, wait up to ``grace`` seconds, then KILL; the return code. Harmless when it has ended."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+                # Not process.terminate(): it would reap a child that has just ended, behind asyncio's back.
+                os.kill(self.pid, signal.SIGTERM)
             try:
                 await asyncio.wait_for(self._process.wait(), grace)
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                    os.kill(self.pid, signal.SIGKILL)
         return await self.wait()

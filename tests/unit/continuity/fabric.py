@@ -80,7 +80,7 @@ class FakeSwitch:
                 if isinstance(instruction, ApplyActions):
                     for action in instruction.actions:
                         if isinstance(action, SetField):
-                            packet = replace(packet, **{action.field: action.value})
+                            packet = replace(packet, **{action.field: action.value})  # type: ignore[arg-type]
                         elif isinstance(action, Output):
                             port = in_port if action.port == OFPP_IN_PORT else action.port
                             if action.port == in_port:
