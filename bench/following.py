@@ -37,9 +37,9 @@ PAPER_RULES = {"home": ("dc1", 3, "3 + H, H = 0"), "foreign": ("dc2", 6, "6 + F,
 LIMITED_BIT_S = 200_000_000
 PLAIN_S = 2.0
 PLAIN_PORT = 5001
-_BRAKES = (
-    f"each transfer holds twice for {2 * BRAKE_TIME:.2f} s so that QEMU leaves the moment of the pause to us "
-    "(migration/convergence.py)"
+_HELD = (
+    f"each transfer holds twice for {2 * BRAKE_TIME:.2f} s and goes by small quanta near a pass's end, so that "
+    "QEMU leaves the moment of the pause to us (migration/convergence.py)"
 )
 BACK_S = 10.0
 """How long a machine may be unreachable after a migration in the papers' order."""
@@ -218,8 +218,8 @@ async def _throughput(scenario: Scenario, rounds: int, say: Say) -> Figure:
         unheld.append(result.bytes / result.total_s)
         await asyncio.sleep(TAIL_S)
         await scenario.controller.machines.retired()
-    say(f"a transfer carries {_list(ours)} MB/s, plain TCP over the same link {_list(plain)} MB/s; {_BRAKES}")
-    say(f"in the papers' order, without them, {_list(unheld)} MB/s, the start of the target's QEMU included")
+    say(f"a transfer carries {_list(ours)} MB/s, plain TCP over the same link {_list(plain)} MB/s; {_HELD}")
+    say(f"in the papers' order, never held, {_list(unheld)} MB/s, the start of the target's QEMU included")
     return Figure("a migration's transfer, link without a limit", "MB/s", median(ours) / 1e6, median(plain) / 1e6,
                   "plain TCP there", median(ours) / median(plain))  # fmt: skip
 
@@ -228,7 +228,7 @@ async def _limited(scenario: Scenario, rounds: int, say: Say) -> Figure:
     await scenario.lab.move_client("wlan1")
     ours, plain = await _rates(scenario, rounds)
     rate = LIMITED_BIT_S / 8
-    say(f"at 200 Mbit/s a transfer carries {_list(ours)} MB/s, plain TCP {_list(plain)} MB/s; {_BRAKES}")
+    say(f"at 200 Mbit/s a transfer carries {_list(ours)} MB/s, plain TCP {_list(plain)} MB/s; {_HELD}")
     return Figure("a migration's transfer, link of 200 Mbit/s", "MB/s", median(ours) / 1e6, rate / 1e6,
                   "the link's rate", median(ours) / rate)  # fmt: skip
 

@@ -7,9 +7,9 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from followme.config import MachineSection
 from followme.continuity.pipeline import Priority, Table
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 QUIET_CHECK_S = 0.25
 QUIET_LIMIT_S = 10.0
 """How long packets on the old way are waited for, at the most, before its rules go."""
+
+
+FINISH_AGAIN_S = 2.0
 
 
 def spec_of(section: MachineSection) -> MachineSpec:
@@ -77,7 +80,7 @@ class Machines:
             if section.kernel is None:
                 continue
             host, spec = self._host(self._controller.redirect.bindings[name].here.network), spec_of(section)
-            found = await Qemu.adopt(host, spec) if survive else None
+            found = await Qemu.adopt(host, spec)
             if found is not None:
                 self._controller.watchers.tell("migration", f"{name} runs at {host.name} already")
             self.running[name] = found or await Qemu.start(host, spec, survive=survive)
@@ -169,16 +172,19 @@ class Machines:
             reason = str(error) or type(error).__name__
             if isinstance(error, TimeoutError):
                 reason = f"not done within {section.timeout_s:g} s"
-            controller.watchers.tell("migration", f"{machine} stays at {source}: {reason}", mover.migration)
-            if isinstance(error, TimeoutError):
-                raise MigrationError(f"{machine} stays at {source}: {reason}") from None
+            if mover.arrived:
+                self._arrived_late(mover, reason)
+            else:
+                controller.watchers.tell("migration", f"{machine} stays at {source}: {reason}", mover.migration)
+            if isinstance(error, (TimeoutError, SwitchError)):
+                where = target if mover.arrived else source
+                raise MigrationError(f"{machine} runs at {where}: {reason}") from None
             raise
         else:
             assert mover.target is not None
             self.running[machine] = mover.target
             self.results[machine] = result
-            seconds = max(result.total_s, 1e-9)
-            self._bandwidth[frozenset((source, target))] = 8 * result.bytes / seconds
+            self._bandwidth[frozenset((source, target))] = 8 * result.bytes / max(result.total_s, 1e-9)
             controller.watchers.tell(
                 "migration",
                 f"{machine} runs at {target}: {result.bytes / 1e6:.1f} MB in {result.total_s:.2f} s, paused for "
@@ -188,6 +194,26 @@ class Machines:
         finally:
             del self._movers[machine]
             self._settled.pop(machine).set()
+
+    def _arrived_late(self, mover: MachineMover, reason: str) -> None:
+        """The machine runs at the target, but something after that failed (a switch is away): it is finished
+        as soon as that works."""
+        migration = mover.migration
+        assert mover.target is not None
+        self.running[migration.machine] = mover.target
+        text = f"{migration.machine} runs at {migration.target}, but the migration is not finished: {reason}"
+        self._controller.watchers.tell("migration", text, migration)
+        self._background(self._finish(mover))
+
+    async def _finish(self, mover: MachineMover) -> None:
+        while True:
+            await asyncio.sleep(FINISH_AGAIN_S)
+            try:
+                await mover.finish()
+            except (SwitchError, MigrationError) as error:
+                log.warning("migration %s cannot be finished yet: %s", mover.migration.id, error)
+            else:
+                return
 
     def _host(self, network: str) -> Host:
         host = self.hosts.get(network)
@@ -200,7 +226,10 @@ class Machines:
 
     def retire(self, machine: str, places: tuple[Placement, ...]) -> None:
         """Old places go once their rules see no packets any more."""
-        task = asyncio.ensure_future(self._retire(machine, places))
+        self._background(self._retire(machine, places))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 

@@ -339,7 +339,7 @@ async def fails(lab: Lab, holder: list[Qemu], network: Network, work: MachineMov
             await work.run()
         assert await holder[0].status() == "running"
         await asyncio.sleep(0.2)
-    print(f"{caught.value}: pings {prober.sent} lost {len(prober.lost)} longest gap {prober.longest_gap * 1e3:.1f} ms")
+    print(f"{caught.value}: pings {prober.sent} lost {len(prober.lost)} gap {prober.longest_gap * 1e3:.1f} ms")
     assert prober.answers[max(prober.answers)][0] > time.time() - 0.5
     assert work.migration.state is MigrationState.FAILED
     assert network.calls[-1] == "rollback"

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from followme.migration.bounce import Bounce, attach_tap
@@ -16,7 +17,7 @@ from followme.migration.frames import TapQueue, plug
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.monitor import Monitor
 from followme.system.netns import open_tap
-from followme.system.process import within
+from followme.system.process import duplicate_from, within
 
 _TAIL_BYTES = 2000
 # QEMU before 9.0 forgets, in software emulation, to watch a page again after it has read that the page was
@@ -39,6 +40,7 @@ class Qemu:
         self.bounce: Bounce
         self.queue: TapQueue
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = -1
         self._pidfd = -1
         self._opened = contextlib.ExitStack()
 
@@ -57,6 +59,55 @@ class Qemu:
             await self.kill()
             raise
         return self
+
+    @classmethod
+    async def adopt(cls, host: Host, spec: MachineSpec) -> Qemu | None:
+        """The machine's QEMU that an earlier controller started here with ``survive``; ``None`` if it has none.
+
+        Its tap's queue is ours again too: we take a copy of the descriptor that QEMU has.
+        """
+        self = cls(host, spec)
+        pid = self._recorded_pid()
+        if pid is None:
+            return None
+        try:
+            self._watch(pid)
+        except ProcessLookupError:
+            return None
+        try:
+            self.queue = TapQueue(duplicate_from(self._pidfd, self._tap_descriptor(pid)))
+            self._opened.callback(self.queue.close)
+            self.bounce = Bounce(host, self.tap, spec.mac)
+            self._opened.callback(self.bounce.close)
+            self.bounce.to_tap()
+            self.monitor = await Monitor.open(host.qmp_path(spec.name), self.who)
+        except (OSError, MigrationError) as error:
+            self._opened.close()
+            raise MigrationError(
+                f"{self.who}: QEMU (pid {pid}) runs, but cannot be taken over: {error}; end it by hand, or the "
+                "machine would run twice"
+            ) from None
+        return self
+
+    def _recorded_pid(self) -> int | None:
+        """The pid in our file, if that process still is this machine's QEMU."""
+        try:
+            pid = int(self.host.file(self.spec.name, "pid").read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        named = words[words.index(b"-name") + 1] if b"-name" in words else b""
+        return pid if named == self.spec.name.encode() and b"qemu" in words[0] else None
+
+    def _tap_descriptor(self, pid: int) -> int:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        network = words[words.index("-netdev") + 1]
+        return int(network.rpartition("fd=")[2])
+
+    def _watch(self, pid: int) -> None:
+        self._pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
 
     async def _start(self, incoming: bool, survive: bool) -> None:
         self.host.run_dir.mkdir(parents=True, exist_ok=True)
@@ -86,8 +137,8 @@ class Qemu:
                 [*bound, *within(self.host.namespace, arguments)], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, pass_fds=(tap, listener.fileno()), start_new_session=True,
             )
-        self._pidfd = os.pidfd_open(self._process.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
+        self._watch(self._process.pid)
+        self.host.file(self.spec.name, "pid").write_text(f"{self._process.pid}\n")
         try:
             self.monitor = await Monitor.open(path, self.who)
         except MigrationError as error:
@@ -131,7 +182,7 @@ class Qemu:
     @property
     def pid(self) -> int | None:
         """The process, while it runs."""
-        return None if self._process is None or self.ended.is_set() else self._process.pid
+        return None if self._pid < 0 or self.ended.is_set() else self._pid
 
     @property
     def complaint(self) -> str:
@@ -167,7 +218,7 @@ class Qemu:
 
     async def stop_process(self) -> None:
         """End the process and wait for its end; the tap and its queue stay until ``kill``."""
-        if self._process is None or self.ended.is_set() or self._pidfd < 0:
+        if self.ended.is_set() or self._pidfd < 0:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -175,7 +226,7 @@ class Qemu:
             await asyncio.wait_for(self.ended.wait(), _DEATH_WAIT)
         except TimeoutError:
             raise MigrationError(
-                f"{self.who}: QEMU (pid {self._process.pid}) does not end although it was killed"
+                f"{self.who}: QEMU (pid {self._pid}) does not end although it was killed"
             ) from None
 
     async def kill(self) -> None:
@@ -187,6 +238,7 @@ class Qemu:
                 await self.monitor.close()
             self._opened.close()
             self.host.qmp_path(self.spec.name).unlink(missing_ok=True)
+            self.host.file(self.spec.name, "pid").unlink(missing_ok=True)
 
     async def detach(self) -> None:
         """Leave the process alone from now on (it was started with ``survive``)."""

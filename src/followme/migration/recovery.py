@@ -131,11 +131,19 @@ class _Copy:
     @classmethod
     async def open(cls, host: Host, spec: MachineSpec) -> _Copy:
         path = host.qmp_path(spec.name)
-        if not await _answers(path):
-            return cls(host, spec, None)
-        self = cls(host, spec, await Monitor.open(path, f"{spec.name} on {host.name}"))
-        self.status = await self._ask()
-        return self
+        deadline = time.monotonic() + _END_WAIT
+        while await _answers(path):
+            try:
+                self = cls(host, spec, await Monitor.open(path, f"{spec.name} on {host.name}"))
+                self.status = await self._ask()
+            except MigrationError:
+                # A target whose stream was cut is just ending: then it is gone in a moment.
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_POLL)
+                continue
+            return self
+        return cls(host, spec, None)
 
     async def _ask(self) -> CopyStatus:
         """``paused`` stands for all states in which a whole machine is stopped."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
-import signal
 import shlex
+import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+_PIDFD_GETFD = 438  # on every architecture: system calls that new have one number
 TAIL_LINES = 30
 
 
@@ -174,3 +176,14 @@ class Child:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
         return await self.wait()
+
+
+def duplicate_from(pidfd: int, descriptor: int) -> int:
+    """Our own copy of another process's open file (``pidfd_getfd(2)``); ``OSError`` if that is not allowed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    copy: int = libc.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
+    if copy < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    os.set_inheritable(copy, False)
+    return copy

@@ -66,7 +66,9 @@ def test_an_owner_that_went_leaves_nothing_and_its_number_is_not_given_to_anothe
     assert len(ledger._numbers) == 1, "users that come and go must not fill the memory"
 
 
-@given(epoch=st.integers(0, 0xFFFF), stale=st.lists(st.integers(0, 0xFFFF), max_size=5), reconnects=st.integers(1, 4))
+@given(
+    epoch=st.integers(0, 0xFFFF), stale=st.lists(st.integers(0, 0xFFFF), max_size=5), reconnects=st.integers(1, 4)
+)
 @settings(max_examples=60)
 def test_a_switch_with_rules_of_any_other_epoch_is_brought_to_the_ledgers_state_without_a_gap(
     epoch: int, stale: list[int], reconnects: int

@@ -147,8 +147,9 @@ async def test_a_used_up_pool_names_itself_and_changes_nothing() -> None:
     recorder, store = Recorder([DC1, small]), Store(":memory:")
     redirect = Redirect({"dc1": DC1, "dc2": small}, Ledger(1), recorder.southbound, store)
     for number in (1, 2, 3):
-        node = replace(VM, name=f"vm{number}", mac=bytes([2, 0, 0, 0, 0, number]), identifier=DC1.prefix[number + 4],
-                       address=DC1.prefix[number + 4])  # fmt: skip
+        address = DC1.prefix[number + 4]
+        mac = bytes([2, 0, 0, 0, 0, number])
+        node = replace(VM, name=f"vm{number}", mac=mac, identifier=address, address=address)
         redirect.restore(node, Placement(node.name, "dc1", 2, node.identifier, 1))
     await redirect.prepare("vm1", "dc2", 2, [])
     redirect.move("vm2", "dc2", 7, [])

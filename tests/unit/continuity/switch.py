@@ -1,0 +1,165 @@
+"""A switch that connects over a real socket: our own OpenFlow library on the other side, and a flow table."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Self
+
+from followme.continuity.southbound import Handlers, Southbound
+from followme.domain import Network
+from followme.openflow import (
+    BarrierReply,
+    BarrierRequest,
+    Connection,
+    ErrorMsg,
+    FeaturesReply,
+    FlowMod,
+    FlowStats,
+    Match,
+    Message,
+    MultipartReply,
+    MultipartRequest,
+    PacketIn,
+    Port,
+    Received,
+    Side,
+)
+from followme.openflow.constants import (
+    OFP_NO_BUFFER,
+    OFPET_FLOW_MOD_FAILED,
+    OFPFMFC_TABLE_FULL,
+    OFPMP_FLOW,
+    OFPMP_PORT_DESC,
+    OFPR_NO_MATCH,
+)
+
+from .flowtable import FlowTable
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what happens on the other side of a socket."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+class Switch:
+    """``table`` may be handed from one connection to the next: a switch that kept its rules."""
+
+    def __init__(self, datapath: int, table: FlowTable | None = None) -> None:
+        self.table = table or FlowTable()
+        self.received: list[Message] = []
+        self.confirms = True
+        self.full = False
+        self.closed = asyncio.Event()
+        self._held: list[int] = []
+        self._connection = Connection(
+            time.monotonic(), side=Side.SWITCH, features=FeaturesReply(datapath_id=datapath)
+        )
+
+    async def connect(self, port: int) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+        self._task = asyncio.ensure_future(self._run())
+        return self
+
+    async def _run(self) -> None:
+        try:
+            self._flush()
+            while data := await self._reader.read(1 << 16):
+                for event in self._connection.receive_data(data, time.monotonic()):
+                    if isinstance(event, Received):
+                        self._take(event.xid, event.message)
+                self._flush()
+        except ConnectionError:
+            pass
+        finally:
+            self.closed.set()
+            self._writer.close()
+
+    def _take(self, xid: int, message: Message) -> None:
+        self.received.append(message)
+        if isinstance(message, FlowMod):
+            if self.full:
+                failed = ErrorMsg(OFPET_FLOW_MOD_FAILED, OFPFMFC_TABLE_FULL, message.pack(xid)[:64])
+                self._connection.send(failed, xid)
+            else:
+                self.table.take([message])
+        elif isinstance(message, BarrierRequest):
+            if self.confirms:
+                self._connection.send(BarrierReply(), xid)
+            else:
+                self._held.append(xid)
+        elif isinstance(message, MultipartRequest) and message.multipart_type == OFPMP_PORT_DESC:
+            ports = (Port(1, bytes(6), "uplink"), Port(2, bytes(6), "host"))
+            self._connection.send(MultipartReply(OFPMP_PORT_DESC, ports), xid)
+        elif isinstance(message, MultipartRequest) and message.multipart_type == OFPMP_FLOW:
+            body = message.body
+            assert not isinstance(body, bytes)
+            flows = tuple(
+                FlowStats(entry.table_id, entry.match, entry.instructions, entry.priority, entry.cookie)
+                for entry in self.table.entries.values()
+                if not (entry.cookie ^ body.cookie) & body.cookie_mask
+            )
+            self._connection.send(MultipartReply(OFPMP_FLOW, flows), xid)
+
+    def confirm(self) -> None:
+        """Answer the barriers that were held back, and hold none from now on."""
+        self.confirms = True
+        for xid in self._held:
+            self._connection.send(BarrierReply(), xid)
+        self._held.clear()
+        self._flush()
+
+    def say(self, *messages: Message) -> None:
+        for message in messages:
+            self._connection.send(message)
+        self._flush()
+
+    def packet_in(self, data: bytes, table_id: int = 0) -> None:
+        self.say(PacketIn(OFP_NO_BUFFER, len(data), OFPR_NO_MATCH, table_id, 0, Match(in_port=2), data))
+
+    def write(self, data: bytes) -> None:
+        """Bytes that no library would send."""
+        self._writer.write(data)
+
+    def stop_reading(self) -> None:
+        self._task.cancel()
+
+    async def leave(self) -> None:
+        self._writer.close()
+        await self.closed.wait()
+
+    def _flush(self) -> None:
+        self._writer.write(self._connection.data_to_send())
+
+
+class Bench:
+    """A southbound on a port of the loopback, and what its handlers were told."""
+
+    def __init__(self, southbound: Southbound) -> None:
+        self.southbound = southbound
+        self.packets: list[tuple[str, bytes]] = []
+        self.there: list[str] = []
+        self.gone: list[str] = []
+        self.ports: list[tuple[str, list[int]]] = []
+        handlers: Handlers = southbound.handlers
+        handlers.packet_in = lambda network, message: self.packets.append((network.name, message.data))
+        handlers.connected = lambda network: self.there.append(network.name)
+        handlers.disconnected = lambda network, reason: self.gone.append(network.name)
+        handlers.ports = self._ports
+
+    def _ports(self, network: Network, ports: tuple[Port, ...]) -> None:
+        self.ports.append((network.name, [port.port_no for port in ports]))
+
+    async def start(self) -> Self:
+        self.port = await self.southbound.listen("127.0.0.1", 0)
+        return self
+
+    async def switch(self, datapath: int, table: FlowTable | None = None) -> Switch:
+        """One that is connected and has all its rules."""
+        switch = await Switch(datapath, table).connect(self.port)
+        before = len(self.there)
+        await until(lambda: len(self.there) > before)
+        return switch

@@ -1,0 +1,108 @@
+"""Has it moved, or does another pretend? And how claims are counted and logged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from followme.domain import Node
+from followme.mobility import detector
+from followme.mobility.detector import MoveChecks, Refusals
+
+from .world import ALICE, BOB, WLAN1
+
+
+def checks(react: Callable[[MoveChecks, Node], None] = lambda checks, node: None) -> tuple[MoveChecks, list[str]]:
+    """Checks whose question is put down and met with ``react``."""
+    asked: list[str] = []
+
+    async def ask(node: Node) -> None:
+        asked.append(node.name)
+        react(made, node)
+
+    made = MoveChecks(ask)
+    return made, asked
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "ALIVE_WAIT_S", 0.005)
+
+
+async def test_who_does_not_answer_has_left() -> None:
+    made, asked = checks()
+    assert await made.has_left(ALICE) is True
+    assert asked == ["alice"] * detector.ALIVE_TRIES
+
+
+async def test_who_answers_is_still_there() -> None:
+    made, asked = checks(lambda made, node: made.answered(node.name))
+    assert await made.has_left(ALICE) is False
+    assert asked == ["alice"]
+
+
+async def test_an_answer_to_the_second_question_counts() -> None:
+    made, asked = checks(lambda made, node: made.answered(node.name) if len(asked) == 2 else None)
+    assert await made.has_left(ALICE) is False
+
+
+async def test_a_port_that_goes_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "ALIVE_WAIT_S", 60.0)
+    made, _ = checks()
+    check = asyncio.ensure_future(made.has_left(ALICE))
+    await asyncio.sleep(0)
+    made.left("alice")
+    assert await asyncio.wait_for(check, 5) is True
+
+
+async def test_one_check_a_node_and_others_answers_do_not_count() -> None:
+    made, _ = checks(lambda made, node: made.answered("bob"))
+    check = asyncio.ensure_future(made.has_left(ALICE))
+    await asyncio.sleep(0)
+    assert await made.has_left(ALICE) is None
+    assert await check is True
+    assert await made.has_left(BOB) is False, "the next check is possible"
+
+
+async def test_checks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "MAX_CHECKS", 1)
+    made, _ = checks()
+    check = asyncio.ensure_future(made.has_left(ALICE))
+    await asyncio.sleep(0)
+    assert await made.has_left(BOB) is None
+    check.cancel()
+    await asyncio.gather(check, return_exceptions=True)
+    assert await made.has_left(BOB) is True, "a cancelled check leaves its place"
+
+
+def test_a_claimant_is_counted_always_and_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+    for now in (0.0, 5.0, 9.0, 11.0):
+        refusals.refuse("mac", WLAN1, 7, ALICE.mac, "claims to be alice", now)
+    refusals.refuse("arp", WLAN1, 7, ALICE.mac, "claims an address", 11.0)
+    assert refusals.counts == {"mac": 4, "arp": 1}
+    assert caplog.messages == [
+        "refused (mac): 02:00:00:00:00:02 at wlan1 port 7 claims to be alice",
+        "refused (mac): 02:00:00:00:00:02 at wlan1 port 7 claims to be alice",
+        "refused (arp): 02:00:00:00:00:02 at wlan1 port 7 claims an address",
+    ]
+
+
+def test_a_flood_from_ever_new_addresses_fills_neither_log_nor_memory(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detector, "MAX_LOGGED", 10)
+    refusals = Refusals()
+    flood = 1000
+    for number in range(flood):
+        refusals.refuse("stranger", WLAN1, 7, number.to_bytes(6, "big"), "shows up", 100.0)
+    assert refusals.counts["stranger"] == flood
+    assert len(refusals._logged) == detector.MAX_LOGGED
+    assert len(caplog.messages) == detector.MAX_LINES
+    refusals.refuse("stranger", WLAN1, 8, ALICE.mac, "shows up", 100.0 + detector.LOG_EVERY_S)
+    assert caplog.messages[detector.MAX_LINES :] == [
+        f"{flood - detector.MAX_LINES} more refusals were not logged",
+        "refused (stranger): 02:00:00:00:00:02 at wlan1 port 8 shows up",
+    ]
