@@ -256,7 +256,11 @@ class Fleet:
         return rate
 
     def check(self, right: Check) -> int:
-        return sum(switch.check(right) for switch in self.switches)
+        """Read what was kept at all switches in full; how many pairs that were. ``Wrong`` if there are none."""
+        checked = [switch.check(right) for switch in self.switches]
+        if not all(checked):
+            raise Wrong(f"no answer was kept at {checked.count(0)} switches: nothing shows that they were right")
+        return sum(checked)
 
     def _readable(self, timeout: float) -> Sequence[Switch]:
         return [key.data for key, _ in self._selector.select(timeout)]

@@ -16,7 +16,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from followme.config import Config
 from followme.continuity.ledger import Ledger
@@ -72,7 +71,9 @@ class Controller:
         self.policy: Policy = policy_named(config.file.policy.name, config.file.policy.parameters)
         centres = any(section.host or section.kind == "datacentre" for section in config.file.networks)
         self.mapper = LocationMapper(config.networks, HYSTERESIS_S) if centres else None
-        self.machines = Machines(self, hosts)
+        self.machines = Machines(
+            config, hosts, self.redirect, self.store, self.watchers, peers=self.peers, expect=self.watcher.expect
+        )
         handlers.packet_in = self.watcher.packet_in
         handlers.port_status = self.watcher.port_status
         handlers.ports = self.watcher.ports
@@ -260,8 +261,3 @@ class Controller:
     def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
         """Another policy from now on; ``ValueError`` names what is wrong with it."""
         self.policy = policy_named(name, parameters)
-
-    def use_mode(self, mode: str) -> None:
-        """Carry machines in another mode from now on: live, cold or paper."""
-        self.config = replace(self.config, file=self.config.file.model_copy(
-            update={"migration": self.config.file.migration.model_copy(update={"mode": mode})}))  # fmt: skip

@@ -7,22 +7,22 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from followme.config import MachineSection
+from followme.config import Config, MachineSection
 from followme.continuity.pipeline import Priority, Table
+from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import SwitchError
-from followme.domain import Migration, MigrationState, Placement
+from followme.domain import Migration, MigrationState, Node, Placement
+from followme.events import Watchers
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.mover import MachineMover, Options, Result
 from followme.migration.qemu import Qemu
 from followme.migration.recovery import Verdict, forget, settle
 from followme.migration.transfer import TransferProgress
-
-if TYPE_CHECKING:
-    from followme.controller import Controller
+from followme.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,28 @@ def spec_of(section: MachineSection) -> MachineSpec:
 class Machines:
     """All machines of the config, by name; one migration at a time for each."""
 
-    def __init__(self, controller: Controller, hosts: Mapping[str, Host]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        hosts: Mapping[str, Host],
+        redirect: Redirect,
+        store: Store,
+        watchers: Watchers,
+        *,
+        peers: Callable[[Node], frozenset[str]],
+        expect: Callable[[str, str, int], None],
+    ) -> None:
         self.hosts = dict(hosts)
         self.running: dict[str, Qemu] = {}
         self.results: dict[str, Result] = {}
-        self._controller = controller
-        self._sections = {section.name: section for section in controller.config.file.machines}
+        self.mode = config.file.migration.mode
+        self.redirect, self.watchers, self.services = redirect, watchers, config.services
+        self.peers, self.expect = peers, expect
+        self._store = store
+        self._settings = config.file.migration
+        self._sections = {section.name: section for section in config.file.machines}
         self._ports = {
-            section.name: section.host.port for section in controller.config.file.networks if section.host
+            section.name: section.host.port for section in config.file.networks if section.host
         }
         self._movers: dict[str, MachineMover] = {}
         self._settled: dict[str, asyncio.Event] = {}
@@ -74,20 +88,19 @@ class Machines:
         when we end. Machines without a kernel in the config are somebody else's: only their traffic is ours.
         """
         self._survive = survive
-        for migration in self._controller.store.unfinished_migrations():
+        for migration in self._store.unfinished_migrations():
             await self._settle(migration)
         for name, section in self._sections.items():
             if section.kernel is None:
                 continue
-            host, spec = self._host(self._controller.redirect.bindings[name].here.network), spec_of(section)
+            host, spec = self._host(self.redirect.bindings[name].here.network), spec_of(section)
             found = await Qemu.adopt(host, spec)
             if found is not None:
-                self._controller.watchers.tell("migration", f"{name} runs at {host.name} already")
+                self.watchers.tell("migration", f"{name} runs at {host.name} already")
             self.running[name] = found or await Qemu.start(host, spec, survive=survive)
 
     async def _settle(self, migration: Migration) -> None:
         """Finish or take back what a crash interrupted, and bring the redirect to where the machine is."""
-        controller = self._controller
         section = self._sections.get(migration.machine)
         if section is None or section.kernel is None:
             log.warning("migration %s of %s was not finished, and the machine is not in the config any more",
@@ -96,14 +109,14 @@ class Machines:
         source, target = self._host(migration.source), self._host(migration.target)
         recovered = await settle(migration, spec_of(section), source, target)
         kept = migration.target if recovered.verdict is Verdict.FINISH_AT_TARGET else migration.source
-        binding = controller.redirect.bindings[migration.machine]
+        binding = self.redirect.bindings[migration.machine]
         if binding.here.network != kept:
-            controller.redirect.move(migration.machine, kept, self._ports[kept], controller.peers(binding.node))
+            self.redirect.move(migration.machine, kept, self._ports[kept], self.peers(binding.node))
         done = MigrationState.RELEASED if kept == migration.target else MigrationState.FAILED
         detail = {**migration.detail, "recovered": str(recovered.verdict)}
         self._record(replace(migration, state=done, detail=detail))
         text = f"{migration.machine}: an interrupted migration was settled ({recovered.verdict}); it runs at {kept}"
-        controller.watchers.tell("migration", text, migration)
+        self.watchers.tell("migration", text, migration)
         # Late frames bounced until the switches have the rules of where it runs.
         forget(target if kept == migration.source else source, spec_of(section))
 
@@ -141,8 +154,7 @@ class Machines:
 
     async def carry(self, machine: str, target: str, mode: str | None = None) -> Result:
         """Carry the machine to data centre ``target``; ``MigrationError`` if it stays where it was."""
-        controller = self._controller
-        binding = controller.redirect.bindings.get(machine)
+        binding = self.redirect.bindings.get(machine)
         qemu = self.running.get(machine)
         if binding is None or qemu is None:
             raise MigrationError(f"machine {machine!r} is not one that runs here: {', '.join(self.running)}")
@@ -152,9 +164,9 @@ class Machines:
         if machine in self._settled:
             raise MigrationError(f"{machine} is being carried already")
         host = self._host(target)
-        section = controller.config.file.migration
+        section = self._settings
         migration = Migration(
-            id=secrets.token_hex(8), machine=machine, source=source, target=target, mode=mode or section.mode,
+            id=secrets.token_hex(8), machine=machine, source=source, target=target, mode=mode or self.mode,
             state=MigrationState.PLANNED, started=time.time(),
         )  # fmt: skip
         hooks = RedirectHooks(self, migration, self._ports[target])
@@ -163,7 +175,7 @@ class Machines:
         mover = MachineMover(migration, qemu, host, hooks, self._record, progress=hooks.progress, options=options)
         self._movers[machine] = mover
         self._settled[machine] = asyncio.Event()
-        controller.watchers.tell("migration", f"{machine}: {migration.mode} migration {source} -> {target} begins",
+        self.watchers.tell("migration", f"{machine}: {migration.mode} migration {source} -> {target} begins",
                                  migration)  # fmt: skip
         try:
             async with asyncio.timeout(section.timeout_s):
@@ -175,7 +187,7 @@ class Machines:
             if mover.arrived:
                 self._arrived_late(mover, reason)
             else:
-                controller.watchers.tell("migration", f"{machine} stays at {source}: {reason}", mover.migration)
+                self.watchers.tell("migration", f"{machine} stays at {source}: {reason}", mover.migration)
             if isinstance(error, (TimeoutError, SwitchError)):
                 where = target if mover.arrived else source
                 raise MigrationError(f"{machine} runs at {where}: {reason}") from None
@@ -185,7 +197,7 @@ class Machines:
             self.running[machine] = mover.target
             self.results[machine] = result
             self._bandwidth[frozenset((source, target))] = 8 * result.bytes / max(result.total_s, 1e-9)
-            controller.watchers.tell(
+            self.watchers.tell(
                 "migration",
                 f"{machine} runs at {target}: {result.bytes / 1e6:.1f} MB in {result.total_s:.2f} s, paused for "
                 f"{result.pause_s * 1e3:.1f} ms", result,
@@ -202,7 +214,7 @@ class Machines:
         assert mover.target is not None
         self.running[migration.machine] = mover.target
         text = f"{migration.machine} runs at {migration.target}, but the migration is not finished: {reason}"
-        self._controller.watchers.tell("migration", text, migration)
+        self.watchers.tell("migration", text, migration)
         self._background(self._finish(mover))
 
     async def _finish(self, mover: MachineMover) -> None:
@@ -222,7 +234,7 @@ class Machines:
         return host
 
     def _record(self, migration: Migration) -> None:
-        self._controller.store.put_migration(migration, time.time())
+        self._store.put_migration(migration, time.time())
 
     def retire(self, machine: str, places: tuple[Placement, ...]) -> None:
         """Old places go once their rules see no packets any more."""
@@ -241,17 +253,16 @@ class Machines:
     async def _retire(self, machine: str, places: tuple[Placement, ...]) -> None:
         for place in places:
             await self.quiet(machine, place)
-            self._controller.redirect.retire(machine, place)
+            self.redirect.retire(machine, place)
 
     async def quiet(self, machine: str, place: Placement) -> None:
         """Wait until no packet takes the old way over ``place``: its switch's counters stand still."""
-        controller = self._controller
-        datapath = controller.networks[place.network].datapath
+        datapath = self.redirect.networks[place.network].datapath
         deadline = time.monotonic() + QUIET_LIMIT_S
         before: int | None = None
         with contextlib.suppress(SwitchError, TimeoutError):
             while time.monotonic() < deadline:
-                flows = await controller.southbound.flows(datapath, machine)
+                flows = await self.redirect.southbound.flows(datapath, machine)
                 late = sum(
                     flow.packet_count
                     for flow in flows
@@ -269,25 +280,24 @@ class RedirectHooks:
 
     def __init__(self, machines: Machines, migration: Migration, port: int) -> None:
         self._machines = machines
-        self._controller = machines._controller
         self._migration = migration
         self._port = port
         self._paper = migration.mode == "paper"
 
     async def prepare(self) -> None:
-        controller, migration = self._controller, self._migration
+        machines, migration = self._machines, self._migration
         if self._paper:
             # The papers' order: nothing is told before the machine shows up by a table miss.
-            controller.watcher.expect(migration.machine, migration.target, self._port)
+            machines.expect(migration.machine, migration.target, self._port)
             return
-        node = controller.redirect.bindings[migration.machine].node
-        place = await controller.redirect.prepare(
-            migration.machine, migration.target, self._port, controller.peers(node)
+        node = machines.redirect.bindings[migration.machine].node
+        place = await machines.redirect.prepare(
+            migration.machine, migration.target, self._port, machines.peers(node)
         )
-        for service in controller.config.services:
-            if service.machine == migration.machine and service.user in controller.redirect.bindings:
-                await controller.redirect.tell(service.user, migration.target)
-        controller.watchers.tell(
+        for service in machines.services:
+            if service.machine == migration.machine and service.user in machines.redirect.bindings:
+                await machines.redirect.tell(service.user, migration.target)
+        machines.watchers.tell(
             "continuity", f"{migration.target} is prepared for {migration.machine}: locator {place.locator}, "
             f"source {migration.source} armed", place,
         )  # fmt: skip
@@ -295,20 +305,20 @@ class RedirectHooks:
     async def flip(self) -> None:
         if self._paper:
             return
-        place = self._controller.redirect.switch(self._migration.machine)
+        place = self._machines.redirect.switch(self._migration.machine)
         text = f"{self._migration.machine}'s packets go to {place.network} ({place.locator}) from now on"
-        self._controller.watchers.tell("continuity", text, place)
+        self._machines.watchers.tell("continuity", text, place)
 
     async def commit(self) -> None:
         """The place was stored with the flip."""
 
     async def release(self) -> None:
         machine = self._migration.machine
-        controller = self._controller
-        binding = controller.redirect.bindings[machine]
+        machines = self._machines
+        binding = machines.redirect.bindings[machine]
         if binding.leaving is not None:
             await self._machines.quiet(machine, binding.leaving)
-            self._machines.retire(machine, controller.redirect.release(machine))
+            self._machines.retire(machine, machines.redirect.release(machine))
         elif binding.old:
             self._machines.retire(machine, binding.old)
 
@@ -316,11 +326,11 @@ class RedirectHooks:
         machine = self._migration.machine
         if self._paper:
             return
-        await self._controller.redirect.roll_back(machine)
-        self._machines.retire(machine, self._controller.redirect.bindings[machine].old)
+        await self._machines.redirect.roll_back(machine)
+        self._machines.retire(machine, self._machines.redirect.bindings[machine].old)
 
     def progress(self, progress: TransferProgress) -> None:
-        self._controller.watchers.tell(
+        self._machines.watchers.tell(
             "migration", f"{self._migration.machine}: {progress.sent_bytes / 1e6:.0f} MB sent, "
             f"{progress.remaining_bytes / 1e6:.0f} MB left, pass {progress.passes}", progress,
         )  # fmt: skip

@@ -57,7 +57,8 @@ class Clients(RuleBasedStateMachine):
         self.server = DhcpServer(NETWORKS, POOLS, self.locations, self.store, lambda: self.now)
 
     @rule(where=st.sampled_from(sorted(NETWORKS)), kind=st.sampled_from(MessageType), mac=macs,
-          source=st.none() | macs, wanted=addresses, ciaddr=addresses, server=addresses, take_offer=st.booleans())  # fmt: skip
+          source=st.none() | macs, wanted=addresses, ciaddr=addresses, server=addresses,
+          take_offer=st.booleans())  # fmt: skip
     def say(self, where: str, kind: MessageType, mac: bytes, source: bytes | None, wanted: IPv4Address | None,
             ciaddr: IPv4Address | None, server: IPv4Address | None, take_offer: bool) -> None:  # fmt: skip
         if kind is MessageType.REQUEST and take_offer and mac in self.offers:

@@ -16,7 +16,7 @@ from followme.continuity.arp import ArpProxy, alive_request
 from followme.continuity.pipeline import ETH_ARP, ETH_IPV4, ETH_RARP, Table
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Southbound, SwitchError
-from followme.domain import Attachment, Mac, Network, Node, NodeKind, Placement, mac_text
+from followme.domain import Attachment, Mac, Network, Node, NodeKind, mac_text
 from followme.mobility.detector import MoveChecks, Refusals
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager, Sighting, usable
@@ -33,8 +33,6 @@ THROUGH_TABLES = (Output(OFPP_TABLE),)
 MAX_TASKS = 4096
 MAX_PARKED = 64
 """Packets kept for one node and network while a correspondent is being told."""
-RETIRE_S = 10.0
-"""How long packets may be under way to the place that a user has left; then its locator is free again."""
 QUIET_S = 1.0
 """How long the home switch is not asked about unaware peers after it reported one."""
 
@@ -71,14 +69,12 @@ class Watcher:
         self._parked: dict[tuple[str, str], list[PacketOut]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._expected: dict[str, tuple[str, int]] = {}
-        self._closed = False
 
     def expect(self, machine: str, network: str, port: int) -> None:
         """The machine is being carried there without preparation: believe it when it shows up."""
         self._expected[machine] = (network, port)
 
     async def close(self) -> None:
-        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -251,22 +247,16 @@ class Watcher:
 
     def _attach(self, node: Node, network: Network, port: int) -> bool:
         """The node is here now; False if the network has no locator left for it."""
-        before = self.redirect.bindings[node.name].here
-        if (before.network, before.port) == (network.name, port):
+        here = self.redirect.bindings[node.name].here
+        if (here.network, here.port) == (network.name, port):
             return True
         try:
             here = self.redirect.move(node.name, network.name, port, self._peers(node))
         except StoreError as error:
             self._refuse("store", network, port, node.mac, f"is {node.name}, but cannot be let in: {error}")
             return False
-        if node.kind is NodeKind.USER:  # a machine's old places are retired by its migration
-            asyncio.get_running_loop().call_later(RETIRE_S, self._retire, node.name, before)
         self._attached(Attachment(node.name, network.name, port, here.locator, self._clock()))
         return True
-
-    def _retire(self, name: str, place: Placement) -> None:
-        if not self._closed:
-            self.redirect.retire(name, place)
 
     async def _believe(self, node: Node, network: Network, port: int) -> bool:
         """Whether the node is really here now; a false claim is refused, counted and logged."""
