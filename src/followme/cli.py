@@ -158,19 +158,31 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     from followme.store import StoreError
     from followme.system.process import ProcessError
 
+    interrupted: list[int] = []
     try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        typer.echo("followme: stopped, and everything that was made is removed", err=True)
-        raise typer.Exit(130) from None
+        return asyncio.run(_until_interrupted(work, interrupted))
     except asyncio.CancelledError:
-        typer.echo("followme: ended by SIGTERM, and everything that was made is removed", err=True)
-        raise typer.Exit(128 + signal.SIGTERM) from None
+        number = interrupted[0] if interrupted else signal.SIGTERM
+        typer.echo(f"followme: ended by {signal.Signals(number).name}; what was made is removed", err=True)
+        raise typer.Exit(128 + number) from None
     except (
         SwitchError, DhcpError, GuestError, LabError, MigrationError, StoreError, ProcessError, OSError,
         RuntimeError,
     ) as error:  # fmt: skip
         _failed(" ".join(str(error).split()))
+
+
+async def _until_interrupted(work: Coroutine[Any, Any, Any], interrupted: list[int]) -> Any:
+    """The first Ctrl-C cancels the work; those that follow must not stop it from cleaning up."""
+    task = asyncio.ensure_future(work)
+
+    def interrupt() -> None:
+        if not interrupted:
+            interrupted.append(signal.SIGINT)
+            task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    return await task
 
 
 def _compare(
@@ -191,8 +203,9 @@ def _compare(
         if file is not None and str(file) != "-":
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
+                file.open("ab").close()
             except OSError as error:
-                _wrong(f"{file}: its folder cannot be made: {error.strerror}")
+                _wrong(f"{file}: cannot be written: {error.strerror}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     console = Console(stderr=str(json_file) == "-", highlight=False)
     settings = ScenarioConfig(

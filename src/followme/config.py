@@ -20,6 +20,7 @@ from followme.config_fields import Address, Datapath, FilePath, MacField, Name, 
 from followme.domain import Network, NetworkKind, Node, NodeKind, Service, mac_text
 
 MAX_FILE_BYTES = 4 << 20
+MAX_SOCKET_PATH = 107
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
@@ -179,6 +180,17 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(None, None, "aliases (*) are not taken here; write the value out", mark)
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        None, None, f"key {_short(key.value)} stands twice; the second would win", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 def load(path: Path) -> Config:
     """Read and check the file; ``ConfigError`` lists every mistake."""
@@ -257,6 +269,7 @@ def _contradictions(file: ConfigFile) -> Iterator[str]:
                        f"{other.prefix} ({other.name}); the core routes on prefixes, so give each its own and "
                        "write a shared private range as 'inside'")  # fmt: skip
     yield from _node_problems(file)
+    yield from _host_problems(file)
 
 
 def _network_problems(key: str, section: NetworkSection) -> Iterator[str]:
@@ -298,6 +311,24 @@ def _dhcp_problems(key: str, section: NetworkSection, dhcp: DhcpSection) -> Iter
 
 def _kinds(file: ConfigFile) -> tuple[tuple[str, Sequence[MachineSection | UserSection]], ...]:
     return (("machines", file.machines), ("users", file.users))
+
+
+def _host_problems(file: ConfigFile) -> Iterator[str]:
+    """A machine is carried to an address, and its sockets have a name of bounded length (unix(7))."""
+    by_address: dict[IPv4Address, str] = {}
+    for index, section in enumerate(file.networks):
+        if section.host is None:
+            continue
+        key = f"networks[{index}].host"
+        first = by_address.setdefault(section.host.management_address, key)
+        if first != key:
+            yield (f"{key}.management_address: {section.host.management_address} stands already at {first}; a "
+                   "machine would be carried to where it is")  # fmt: skip
+        for machine in file.machines:
+            path = section.host.run_dir / f"{machine.name}@{section.name}.qmp"
+            if len(str(path).encode()) > MAX_SOCKET_PATH:
+                yield (f"{key}.run_dir: {section.host.run_dir} is too long: the socket {path.name} in it would "
+                       f"have more than {MAX_SOCKET_PATH} bytes")  # fmt: skip
 
 
 def _duplicates(file: ConfigFile) -> Iterator[str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
 
 from followme.config import Config
 from followme.continuity.ledger import Ledger
@@ -35,6 +37,7 @@ from followme.store import Store, StoreError
 log = logging.getLogger(__name__)
 
 LEASE_CHECK_S = 30.0
+SUMMARY_S = 60.0
 HYSTERESIS_S = 0.002
 """A data centre must be nearer by more than this, one way, before it is taken for better."""
 
@@ -56,7 +59,7 @@ class Controller:
         self.networks: dict[str, Network] = {network.name: network for network in config.networks}
         self.watchers = Watchers(clock)
         self.ledger = Ledger(secrets.randbits(16))
-        handlers = Handlers(packet_in=lambda network, message: None, batch=self.store.batch)
+        handlers = Handlers(packet_in=lambda network, message: None, batch=self._batch)
         self.southbound = Southbound(config.networks, self.ledger, handlers)
         self.redirect = Redirect(self.networks, self.ledger, self.southbound, self.store)
         self.locations = LocationManager(self.networks, self.redirect.bindings)
@@ -80,6 +83,8 @@ class Controller:
         handlers.ports = self.watcher.ports
         handlers.connected = lambda network: self.watchers.tell("control", f"switch of {network.name} connected")
         handlers.disconnected = self._disconnected
+        self._store_behind = False
+        self._summary: dict[str, int] = {}
         self._last_seen: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: set[asyncio.Task[None]] = set()
@@ -92,7 +97,8 @@ class Controller:
         self.redirect.install_base()
         listen = self.config.file.listen
         port = await self.southbound.listen(str(listen.address), listen.port, sock=sock, tls=self._tls())
-        self._tasks = [asyncio.create_task(self.prober.run()), asyncio.create_task(self._expire_leases())]
+        running = (self.prober.run(), self._expire_leases(), self._summarise())
+        self._tasks = [asyncio.create_task(one) for one in running]
         return port
 
     async def close(self) -> None:
@@ -103,11 +109,32 @@ class Controller:
         await asyncio.gather(*self._tasks, *self._deciding, return_exceptions=True)
         await self.watcher.close()
         await self.southbound.close()
+        self._log_summary()
         self.store.close()
 
     async def wait_for_switches(self, timeout: float) -> None:
         """Return when every switch of the config has its rules; ``DatapathGone`` names one that has not."""
         await self.southbound.wait_connected([network.datapath for network in self.config.networks], timeout)
+
+    def summary(self) -> dict[str, int]:
+        """What was counted since the start and is not 0; single lines of the log are rationed, these are not."""
+        southbound = dataclasses.asdict(self.southbound.counters)
+        counts = {name.replace("_", " "): value for name, value in southbound.items() if isinstance(value, int)}
+        counts |= {f"refused ({kind})": count for kind, count in self.watcher.refusals.counts.items()}
+        counts |= self.watcher.counts
+        counts["forged probes"] = self.prober.forged
+        return {name: count for name, count in counts.items() if count}
+
+    async def _summarise(self) -> None:
+        while True:
+            await asyncio.sleep(SUMMARY_S)
+            self._log_summary()
+
+    def _log_summary(self) -> None:
+        summary = self.summary()
+        if summary != self._summary:
+            self._summary = summary
+            log.info("counted so far: %s", ", ".join(f"{name} {count}" for name, count in summary.items()))
 
     def _restore(self) -> None:
         known = {node.name: node for node in self.store.nodes()}
@@ -133,6 +160,31 @@ class Controller:
             self.redirect.restore(node, place, self.peers_of(node))
             self.locations.add(node)
 
+    @contextlib.contextmanager
+    def _batch(self) -> Iterator[None]:
+        """One read of a switch's socket: one commit. After one that failed, the store first gets again what
+        we believe: else it would, for one, give a locator that is in use to another node."""
+        if self._store_behind:
+            with contextlib.suppress(StoreError):
+                self._store_again()
+                self._store_behind = False
+        try:
+            with self.store.batch():
+                yield
+        except BaseException:
+            self._store_behind = True
+            raise
+
+    def _store_again(self) -> None:
+        with self.store.transaction():
+            for name, binding in self.redirect.bindings.items():
+                self.store.put_node(binding.node)
+                self.store.put_placement(binding.here)
+                for place in (binding.here, binding.arriving, binding.leaving, *binding.old):
+                    if place is not None and place.locator != binding.node.identifier:
+                        self.store.allocate_locator(place.network, name, [place.locator])
+            self.dhcp.store_again()
+
     async def _expire_leases(self) -> None:
         configured = {node.mac for node in self.config.nodes}
         while True:
@@ -144,13 +196,19 @@ class Controller:
 
     def _forget_expired(self, configured: set[Mac]) -> None:
         for mac in self.dhcp.expired():
-            node = self.locations.node(mac)
-            if node is None or mac in configured:
+            node = None if mac in configured else self.locations.node(mac)
+            # One commit, and first: a crash leaves both the lease and its holder, or none of them. A holder
+            # without a lease would be kept for ever.
+            with self.store.transaction():
+                self.store.delete_lease(mac)
+                if node is not None:
+                    self.store.delete_node(node.name)
+            self.dhcp.forget(mac)
+            if node is None:
                 continue
             self.watchers.tell("mobility", f"{node.name}'s lease of {node.address} has run out", node)
             self.locations.remove(node.name)
             self.redirect.forget(node.name)
-            self.store.delete_node(node.name)
             self._last_seen.pop(node.name, None)
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -214,6 +272,7 @@ class Controller:
         access = bindings[service.user].here.network
         current = bindings[service.machine].here.network
         delays = self.prober.delays()
+        here = delays.get((access, current))
         if self.networks[access].kind == "datacentre":
             return None
         ranked = self.mapper.rank(access, delays, current)
@@ -226,7 +285,7 @@ class Controller:
             current=current,
             best=best.network,
             distance=self.mapper.distance(access, current),
-            delay_current_s=delays.get((access, current)),
+            delay_current_s=here if here is not None and isfinite(here) else None,
             delay_best_s=best.delay_s,
             migration_bytes=self.machines.expected_bytes(service.machine),
             bandwidth_bit_s=self.machines.bandwidth_bit_s(current, best.network),

@@ -8,22 +8,45 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from pathlib import Path
 
 from followme.config import Config
 from followme.controller import Controller
 from followme.events import Happening
 from followme.migration.host import Host
-from followme.system import needs
+from followme.system import needs, netns
+from followme.system.process import ProcessError, run
 
 log = logging.getLogger(__name__)
+
+
+async def missing(config: Config) -> list[str]:
+    """What the config names and this machine does not have: one line each, with the key."""
+    files: list[tuple[str, Path | None]] = []
+    for index, machine in enumerate(config.file.machines):
+        files += [(f"machines[{index}].kernel", machine.kernel), (f"machines[{index}].initrd", machine.initrd)]
+    if tls := config.file.listen.tls:
+        files += [(f"listen.tls.{key}", getattr(tls, key)) for key in ("certificate", "key", "ca")]
+    lines = [f"{key}: {file} is not a file" for key, file in files if file is not None and not file.is_file()]
+    for index, section in enumerate(config.file.networks):
+        host = section.host
+        if host is None:
+            continue
+        if host.namespace is not None and not netns.exists(host.namespace):
+            lines.append(f"networks[{index}].host.namespace: there is no network namespace {host.namespace}")
+            continue
+        for key, device in (("bridge", host.bridge), ("uplink", host.uplink)):
+            try:
+                await run(["ip", "link", "show", "dev", device], namespace=host.namespace)
+            except ProcessError:
+                where = f"in namespace {host.namespace}" if host.namespace else "on this machine"
+                lines.append(f"networks[{index}].host.{key}: there is no device {device} {where}")
+    return lines
 
 
 async def hosts_of(config: Config) -> dict[str, Host]:
     """The hypervisors of the config, each with the acceleration that works on this machine."""
     kernels = [machine.kernel for machine in config.file.machines if machine.kernel is not None]
-    for kernel in kernels:
-        if not kernel.is_file():
-            raise FileNotFoundError(f"machines[].kernel: {kernel} is not a file")
     accel = await needs.acceleration(kernels[0]) if kernels else "tcg"
     return {
         section.name: Host(
@@ -41,11 +64,19 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    if lines := await missing(config):
+        raise RuntimeError("; ".join(lines))
     controller = Controller(config, await hosts_of(config))
     controller.watchers.add(_log)
     try:
-        port = await controller.start()
         listen = config.file.listen
+        try:
+            port = await controller.start()
+        except OSError as error:
+            raise RuntimeError(
+                f"listen: {listen.address} port {listen.port}: {error.strerror or error}; is another controller "
+                "running, or the address not this machine's?"
+            ) from None
         log.info("listening for %d switches on %s:%d%s", len(config.networks), listen.address, port,
                  " with TLS" if listen.tls else "")  # fmt: skip
         await controller.machines.start(survive=True)

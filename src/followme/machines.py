@@ -8,21 +8,20 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
 from typing import Any
 
-from followme.config import Config, MachineSection
+from followme.config import Config
 from followme.continuity.pipeline import Priority, Table
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import SwitchError
 from followme.domain import Migration, MigrationState, Node, Placement
 from followme.events import Watchers
-from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.hooks import RedirectHooks
+from followme.migration.host import Host, MigrationError
 from followme.migration.mover import MachineMover, Options, Result
 from followme.migration.qemu import Qemu
-from followme.migration.recovery import Verdict, forget, settle
-from followme.migration.transfer import TransferProgress
-from followme.store import Store
+from followme.startup import Startup
+from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +31,7 @@ QUIET_LIMIT_S = 10.0
 
 
 FINISH_AGAIN_S = 2.0
-
-
-def spec_of(section: MachineSection) -> MachineSpec:
-    """The machine as QEMU must be told of it; ``MigrationError`` if the config does not say how it boots."""
-    if section.kernel is None or section.initrd is None:
-        raise MigrationError(
-            f"machine {section.name}: 'kernel' and 'initrd' are missing in the config, so it cannot be started"
-        )
-    return MachineSpec(
-        name=section.name,
-        mac=section.mac,
-        memory_bytes=section.memory_mib << 20,
-        kernel=section.kernel,
-        initrd=section.initrd,
-        cmdline=section.cmdline,
-    )
+"""How long after a failure what must be done after all is tried again."""
 
 
 class Machines:
@@ -67,6 +51,8 @@ class Machines:
     ) -> None:
         self.hosts = dict(hosts)
         self.running: dict[str, Qemu] = {}
+        self.problems: dict[str, str] = {}
+        """Machines that could not be started, and why."""
         self.results: dict[str, Result] = {}
         self.mode = config.file.migration.mode
         self.redirect, self.watchers, self.services = redirect, watchers, config.services
@@ -80,57 +66,31 @@ class Machines:
         self._movers: dict[str, MachineMover] = {}
         self._settled: dict[str, asyncio.Event] = {}
         self._bandwidth: dict[frozenset[str], float] = {}
-        self._survive = False
+        self._survive = self._closing = False
         self._retiring: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._watching: set[asyncio.Task[None]] = set()
+        self._leftovers: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, *, survive: bool = False) -> None:
-        """Have every machine run where it belongs: what a crash left half done is finished or taken back
-        first, what runs already is taken over, what does not is started. With ``survive`` machines go on
-        when we end. Machines without a kernel in the config are somebody else's: only their traffic is ours.
-        """
-        self._survive = survive
-        for migration in self._store.unfinished_migrations():
-            await self._settle(migration)
-        for name, section in self._sections.items():
-            if section.kernel is None:
-                continue
-            host, spec = self._host(self.redirect.bindings[name].here.network), spec_of(section)
-            found = await Qemu.adopt(host, spec)
-            if found is not None:
-                self.watchers.tell("migration", f"{name} runs at {host.name} already")
-            self.running[name] = found or await Qemu.start(host, spec, survive=survive)
-        self.redirect.free_unused()
-
-    async def _settle(self, migration: Migration) -> None:
-        """Finish or take back what a crash interrupted, and bring the redirect to where the machine is."""
-        section = self._sections.get(migration.machine)
-        if section is None or section.kernel is None:
-            log.warning("migration %s of %s was not finished, and the machine is not in the config any more",
-                        migration.id, migration.machine)  # fmt: skip
-            return
-        source, target = self._host(migration.source), self._host(migration.target)
-        recovered = await settle(migration, spec_of(section), source, target)
-        kept = migration.target if recovered.verdict is Verdict.FINISH_AT_TARGET else migration.source
-        binding = self.redirect.bindings[migration.machine]
-        if binding.here.network != kept:
-            self.redirect.move(migration.machine, kept, self._ports[kept], self.peers(binding.node))
-        done = MigrationState.RELEASED if kept == migration.target else MigrationState.FAILED
-        detail = {**migration.detail, "recovered": str(recovered.verdict)}
-        self._record(replace(migration, state=done, detail=detail))
-        text = f"{migration.machine}: an interrupted migration was settled ({recovered.verdict}); it runs at {kept}"
-        self.watchers.tell("migration", text, migration)
-        # Late frames bounced until the switches have the rules of where it runs.
-        forget(target if kept == migration.source else source, spec_of(section))
+        """Have every machine run where it belongs (see ``Startup``); with ``survive`` machines go on when we
+        end. A machine that cannot be started is reported, and does not keep the others from running."""
+        self._survive, self._closing = survive, False
+        self.problems.clear()
+        await Startup(self, self._sections, self._ports, self._store).run(survive)
 
     async def close(self) -> None:
         """Take back what is under way; then the machines end with us, or go on without."""
+        self._closing = True
         for mover in self._movers.values():
             mover.cancel("the controller stops")
+        await _cancelled(self._finishing)
+        for machine in self._settled.keys() - self._movers.keys():  # of one that had not even begun
+            self._settled.pop(machine).set()
         for event in list(self._settled.values()):
             await event.wait()
-        for task in self._retiring:
-            task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await _cancelled(self._retiring)
+        await _cancelled(self._watching)
         for qemu in self.running.values():
             await (qemu.detach() if self._survive else qemu.kill())
         self.running.clear()
@@ -165,7 +125,7 @@ class Machines:
             raise MigrationError(f"{machine} is at {target} already")
         if machine in self._settled:
             raise MigrationError(f"{machine} is being carried already")
-        host = self._host(target)
+        host = self.host(target)
         section = self._settings
         migration = Migration(
             id=secrets.token_hex(8), machine=machine, source=source, target=target, mode=mode or self.mode,
@@ -179,10 +139,15 @@ class Machines:
         self._settled[machine] = asyncio.Event()
         self.watchers.tell("migration", f"{machine}: {migration.mode} migration {source} -> {target} begins",
                                  migration)  # fmt: skip
+        late = False
         try:
+            if (leftovers := self._leftovers.pop(machine, None)) is not None:
+                # What an earlier controller left is bounced no longer: it would be in this migration's way.
+                await _cancelled({leftovers})
             async with asyncio.timeout(section.timeout_s):
                 result = await mover.run()
         except BaseException as error:
+            late = mover.arrived and not self._closing
             reason = str(error) or type(error).__name__
             if isinstance(error, TimeoutError):
                 reason = f"not done within {section.timeout_s:g} s"
@@ -190,13 +155,13 @@ class Machines:
                 self._arrived_late(mover, reason)
             else:
                 self.watchers.tell("migration", f"{machine} stays at {source}: {reason}", mover.migration)
-            if isinstance(error, (TimeoutError, SwitchError)):
+            if isinstance(error, (TimeoutError, SwitchError, StoreError)):
                 where = target if mover.arrived else source
                 raise MigrationError(f"{machine} runs at {where}: {reason}") from None
             raise
         else:
             assert mover.target is not None
-            self.running[machine] = mover.target
+            self.runs(machine, mover.target)
             self.results[machine] = result
             self._bandwidth[frozenset((source, target))] = 8 * result.bytes / max(result.total_s, 1e-9)
             self.watchers.tell(
@@ -207,29 +172,73 @@ class Machines:
             return result
         finally:
             del self._movers[machine]
-            self._settled.pop(machine).set()
+            if not late:
+                self._settled.pop(machine).set()
 
     def _arrived_late(self, mover: MachineMover, reason: str) -> None:
         """The machine runs at the target, but something after that failed (a switch is away): it is finished
         as soon as that works."""
         migration = mover.migration
         assert mover.target is not None
-        self.running[migration.machine] = mover.target
+        self.runs(migration.machine, mover.target)
         text = f"{migration.machine} runs at {migration.target}, but the migration is not finished: {reason}"
         self.watchers.tell("migration", text, migration)
-        self._background(self._finish(mover))
+        if not self._closing:  # else the next start settles it
+            self._background(self._finish(mover), self._finishing)
 
     async def _finish(self, mover: MachineMover) -> None:
+        machine = mover.migration.machine
+        try:
+            while True:
+                await asyncio.sleep(FINISH_AGAIN_S)
+                try:
+                    await mover.finish()
+                except (SwitchError, MigrationError, StoreError) as error:
+                    log.warning("migration %s cannot be finished yet: %s", mover.migration.id, error)
+                else:
+                    self.watchers.tell("migration", f"{machine}: the migration is finished", mover.migration)
+                    return
+        finally:
+            # Only now: while its old tap and its old place are there, it cannot be carried again.
+            if (event := self._settled.pop(machine, None)) is not None:
+                event.set()
+
+    def remember(self, machine: str) -> None:
+        """Have the machine's place written into the store as soon as the store can."""
+        self._background(self._remember(machine))
+
+    async def _remember(self, machine: str) -> None:
         while True:
             await asyncio.sleep(FINISH_AGAIN_S)
             try:
-                await mover.finish()
-            except (SwitchError, MigrationError) as error:
-                log.warning("migration %s cannot be finished yet: %s", mover.migration.id, error)
-            else:
-                return
+                return self.redirect.remember(machine)
+            except StoreError as error:
+                log.warning("the place of %s cannot be stored yet: %s", machine, error)
 
-    def _host(self, network: str) -> Host:
+    def runs(self, machine: str, qemu: Qemu) -> None:
+        """From now on this is the machine's QEMU; its end is noticed."""
+        self.running[machine] = qemu
+        self._background(self._watch(machine, qemu), self._watching)
+
+    async def _watch(self, machine: str, qemu: Qemu) -> None:
+        pid = qemu.pid
+        await qemu.ended.wait()
+        await self.settled(machine)  # a migration ends its source, and knows what to do where one dies
+        if self.running.get(machine) is not qemu:
+            return
+        del self.running[machine]
+        complaint = qemu.complaint
+        await qemu.kill()  # what it has left: its tap, its pid and its socket
+        self.watchers.tell(
+            "migration", f"{machine} has stopped: its QEMU at {qemu.host.name} (pid {pid}) ended by itself"
+            f"{complaint}; it is not started again before the controller is, so that nothing hides the cause"
+        )  # fmt: skip
+
+    def tidy(self, machine: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do what removes an earlier controller's leftovers; the machine's next migration cuts it short."""
+        self._leftovers[machine] = self._background(work)
+
+    def host(self, network: str) -> Host:
         host = self.hosts.get(network)
         if host is None:
             raise MigrationError(f"data centre {network!r} has no host; give it one in the config")
@@ -242,10 +251,21 @@ class Machines:
         """Old places go once their rules see no packets any more."""
         self._background(self._retire(machine, places))
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _background(
+        self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]] | None = None
+    ) -> asyncio.Task[None]:
+        """Do it beside all else; ``tasks`` is what holds it until it is done (and ends it when we close)."""
+        held = self._retiring if tasks is None else tasks
         task = asyncio.ensure_future(work)
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        held.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            held.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("work in the background failed", exc_info=error)
+
+        task.add_done_callback(done)
+        return task
 
     async def retired(self) -> None:
         """Return when no old place is waiting to go."""
@@ -277,66 +297,8 @@ class Machines:
                 await asyncio.sleep(QUIET_CHECK_S)
 
 
-class RedirectHooks:
-    """What the network does at a migration's moments (``mover.Hooks``)."""
-
-    def __init__(self, machines: Machines, migration: Migration, port: int) -> None:
-        self._machines = machines
-        self._migration = migration
-        self._port = port
-        self._paper = migration.mode == "paper"
-
-    async def prepare(self) -> None:
-        machines, migration = self._machines, self._migration
-        if self._paper:
-            # The papers' order: nothing is told before the machine shows up by a table miss.
-            machines.expect(migration.machine, migration.target, self._port)
-            return
-        node = machines.redirect.bindings[migration.machine].node
-        place = await machines.redirect.prepare(
-            migration.machine, migration.target, self._port, machines.peers(node)
-        )
-        for service in machines.services:
-            if service.machine == migration.machine and service.user in machines.redirect.bindings:
-                await machines.redirect.tell(service.user, migration.target)
-        machines.watchers.tell(
-            "continuity", f"{migration.target} is prepared for {migration.machine}: locator {place.locator}, "
-            f"source {migration.source} armed", place,
-        )  # fmt: skip
-
-    async def flip(self) -> None:
-        if self._paper:
-            return
-        place = self._machines.redirect.switch(self._migration.machine)
-        text = f"{self._migration.machine}'s packets go to {place.network} ({place.locator}) from now on"
-        self._machines.watchers.tell("continuity", text, place)
-
-    async def commit(self) -> None:
-        """The place was stored with the flip."""
-
-    async def release(self) -> None:
-        machine = self._migration.machine
-        machines = self._machines
-        binding = machines.redirect.bindings[machine]
-        if binding.leaving is not None:
-            await self._machines.quiet(machine, binding.leaving)
-            self._machines.retire(machine, machines.redirect.release(machine))
-        elif binding.old:
-            self._machines.retire(machine, binding.old)
-
-    async def rollback(self, reason: str) -> None:
-        machine = self._migration.machine
-        if self._paper:
-            self._machines.expect_no_more(machine)
-            return
-        try:
-            await self._machines.redirect.roll_back(machine)
-        finally:
-            # Also if a switch is away: its rules are right when it comes back.
-            self._machines.retire(machine, self._machines.redirect.bindings[machine].old)
-
-    def progress(self, progress: TransferProgress) -> None:
-        self._machines.watchers.tell(
-            "migration", f"{self._migration.machine}: {progress.sent_bytes / 1e6:.0f} MB sent, "
-            f"{progress.remaining_bytes / 1e6:.0f} MB left, pass {progress.passes}", progress,
-        )  # fmt: skip
+async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+    waiting = list(tasks)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

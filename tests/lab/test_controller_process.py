@@ -16,12 +16,17 @@ from pathlib import Path
 
 import pytest
 
+from followme import config
+from followme.daemon import hosts_of
 from followme.lab.document import MACHINE, ScenarioConfig, document
 from followme.lab.guest import READY, build_guest
 from followme.lab.meter import Meter
 from followme.lab.topology import Lab
 from followme.migration.host import MigrationError
 from followme.migration.monitor import Monitor
+from followme.migration.qemu import Qemu
+from followme.startup import spec_of
+from followme.store import Store
 from followme.system import needs
 from followme.system.process import Child
 
@@ -90,9 +95,9 @@ async def operator(tmp_path: Path, settings: ScenarioConfig) -> AsyncIterator[Op
     async with Lab(settings.lab) as lab:
         data = document(lab, image, settings)
         data["store"] = str(tmp_path / "followme.db")
-        config = tmp_path / "lab.yaml"
-        config.write_text(json.dumps(data))  # JSON is YAML
-        one = Operator(lab, config)
+        file = tmp_path / "lab.yaml"
+        file.write_text(json.dumps(data))  # JSON is YAML
+        one = Operator(lab, file)
         await one.start()
         serial = lab.hosts["dc1"].run_dir / f"{MACHINE}@dc1.serial"
         await one.until(lambda: serial.exists() and READY.encode() in serial.read_bytes(), "the machine boots")
@@ -142,12 +147,69 @@ async def test_killed_in_mid_migration_it_settles_it_at_the_next_start(tmp_path:
         assert list(states.values()) == ["running"], states
 
 
+async def test_a_store_that_was_lost_does_not_make_a_second_machine(tmp_path: Path) -> None:
+    async with operator(tmp_path, ScenarioConfig(policy="always")) as one:
+        await one.lab.move_client("wlan1")
+        async with Meter(one.lab.client.namespace, MACHINE_ADDRESS) as meter:
+            await one.lab.move_client("wlan2")
+            await one.until(lambda: one.said(f"{MACHINE} runs at dc2") == 1, "the machine follows")
+            assert await one.kill(signal.SIGTERM) == 0
+            for file in tmp_path.glob("followme.db*"):
+                file.unlink()
+            await one.start()
+            await one.until(lambda: one.said("runs at dc2 already") == 1, "the machine is taken over")
+            assert one.said("thought to be at dc1, but is at dc2") == 1
+            await asyncio.sleep(2.0)
+        assert meter.tcp.alive
+        assert await one.kill(signal.SIGTERM) == 0
+        assert await one.copies() == {"dc2": "running"}
+
+
+async def test_two_running_copies_are_named_and_neither_is_touched(tmp_path: Path) -> None:
+    async with operator(tmp_path, ScenarioConfig(policy="never")) as one:
+        assert await one.kill(signal.SIGTERM) == 0
+        known = config.load(one.config)
+        hosts = await hosts_of(known)
+        second = await Qemu.start(hosts["dc2"], spec_of(known.file.machines[0]), survive=True)
+        pids = [host.file(MACHINE, "pid").read_text().strip() for host in hosts.values()]
+        await second.detach()
+        await one.start()
+        await one.until(lambda: one.said("it runs more than once") == 1, "the two copies are reported")
+        assert one.said(f"at dc1 (pid {pids[0]}) and at dc2 (pid {pids[1]})") == 1
+        await one.until(lambda: one.said("switch of") >= 8, "the controller serves its switches all the same")
+        assert await one.kill(signal.SIGTERM) == 0
+        assert await one.copies() == {"dc1": "running", "dc2": "running"}
+
+
+async def test_after_a_power_loss_in_mid_migration_the_machine_boots_anew(tmp_path: Path) -> None:
+    async with operator(tmp_path, ScenarioConfig(policy="always", dirty_bytes_s=20 << 20)) as one:
+        await one.lab.move_client("wlan1")
+        await one.lab.move_client("wlan2")
+        await one.until(lambda: one.said("MB sent") > 0, "memory flows")
+        await one.kill(signal.SIGKILL)
+        for name, host in one.lab.hosts.items():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                os.kill(int((host.run_dir / f"{MACHINE}@{name}.pid").read_text()), signal.SIGKILL)
+        serial = one.lab.hosts["dc1"].run_dir / f"{MACHINE}@dc1.serial"
+        serial.unlink()
+        await one.start()
+        await one.until(lambda: one.said("cannot be finished or taken back") == 1, "the loss is reported")
+        await one.until(lambda: serial.exists() and READY.encode() in serial.read_bytes(), "the machine boots anew")
+        async with Meter(one.lab.client.namespace, MACHINE_ADDRESS) as meter:
+            await asyncio.sleep(1.0)
+        assert meter.tcp.alive
+        assert await one.kill(signal.SIGTERM) == 0
+        assert await one.copies() == {"dc1": "running"}
+        with Store(tmp_path / "followme.db") as store:
+            assert store.unfinished_migrations() == ()
+
+
 def test_a_config_that_cannot_be_served_is_one_line(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "controller.yaml"
-    config = tmp_path / "c.yaml"
-    config.write_text(example.read_text().replace("/var/lib/followme", str(tmp_path / "nowhere")))
+    file = tmp_path / "c.yaml"
+    file.write_text(example.read_text().replace("/var/lib/followme", str(tmp_path / "nowhere")))
     done = subprocess.run(
-        [sys.executable, "-m", "followme", "controller", "-c", str(config)],
+        [sys.executable, "-m", "followme", "controller", "-c", str(file)],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1

@@ -33,8 +33,9 @@ from followme.lab.guest import READY, GuestImage, build_guest
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.mover import MachineMover, Options, Result
 from followme.migration.qemu import Qemu
-from followme.migration.recovery import CopyStatus, Verdict, forget, settle
+from followme.migration.recovery import CopyStatus, Lost, Verdict, forget, settle
 from followme.migration.transfer import TransferProgress
+from followme.store import StoreError
 from followme.system import netns
 from followme.system.process import within
 
@@ -104,6 +105,9 @@ class Network:
     async def rollback(self, reason: str) -> None:
         self.calls.append("rollback")
         await self.lab.send_to(self.lab.at)
+
+    async def drained(self) -> None:
+        await asyncio.sleep(SWITCH_DELAY)
         await self.lab.disarm()
 
 
@@ -124,6 +128,10 @@ class Broken(Network):
     def fail(self, name: str) -> None:
         if name == self.broken:
             raise MigrationError(f"{name} is broken")
+
+
+def no_disk(migration: Migration) -> None:
+    raise StoreError("the disk is full")
 
 
 def mac() -> str:
@@ -410,6 +418,15 @@ async def test_a_hook_that_fails_is_undone_before_the_switch_and_repeated_after_
         holder[0] = work.target
         assert await holder[0].status() == "running"
         network.broken = ""
+        record = work._record_state
+        work._record_state = no_disk
+        with pytest.raises(StoreError):
+            await work.finish()
+        assert holder[0].pid is not None
+        # Released is recorded when nothing is left at the source, and not before.
+        assert [state.state.value for state in states][-1:] == ["switched"]
+        await nothing_left(lab, "a")
+        work._record_state = record
         await work.finish()
         assert states[-1].state.value == "released"
         await nothing_left(lab, "a")
@@ -512,5 +529,11 @@ async def test_a_killed_controller_leaves_one_machine(
 
 async def test_where_nothing_is_left_the_error_says_so(lab: Lab, image: GuestImage) -> None:
     left = Migration("m1", "vm", "a", "b", "live", MigrationState.SWITCHED, 0.0)
-    with pytest.raises(MigrationError, match="a says gone, b says gone, neither holds the whole machine"):
+    with pytest.raises(Lost, match="a says gone, b says gone, neither holds the whole machine"):
         await settle(left, machine(image), lab.hosts["a"], lab.hosts["b"])
+    # A target that waits for a machine that will not come is in the way of the one that is started anew.
+    waiting = await Qemu.start(lab.hosts["b"], machine(image), incoming=True)
+    await waiting.detach()
+    with pytest.raises(Lost, match="a says gone, b says inmigrate"):
+        await settle(left, machine(image), lab.hosts["a"], lab.hosts["b"])
+    assert Qemu.find(lab.hosts["b"], machine(image)) is None

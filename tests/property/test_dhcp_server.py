@@ -97,6 +97,8 @@ class Clients(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         for mac in self.server.expired():
+            self.store.delete_lease(mac)
+            self.server.forget(mac)
             node = self.locations.node(mac)
             if node is not None and mac != STATIC.mac:
                 self.locations.remove(node.name)

@@ -6,11 +6,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from followme.domain import Network
 from followme.openflow import (
     BarrierReply,
+    BarrierRequest,
     Closed,
     Connection,
     ErrorMsg,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from followme.continuity.southbound import Southbound
 
 OUTPUT_BOUND = 64 << 20
+STOPS = "the controller stops"
+MAX_REFUSED_OWNERS = 1024
+"""Owners of refused rules that are remembered until their next barrier."""
 
 
 class SwitchError(Exception):
@@ -42,28 +47,45 @@ class RuleRefused(SwitchError):
     """It answered a flow-mod with an error (a full table, a field that it cannot rewrite)."""
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A barrier under way: whose rules it is about (``None``: everybody's), and what was refused of them."""
+
+    owner: int | None
+    refused: str
+
+
 class Channel(asyncio.Protocol):
     """One switch's TCP connection."""
 
     def __init__(self, southbound: Southbound) -> None:
         self.southbound = southbound
         self.connection = Connection(time.monotonic(), max_output_bytes=OUTPUT_BOUND)
-        self.refused = ""
+        self.refused_rules = 0
+        self.lacking = 0
+        """Rules that it refused when it was brought to the ledger's state."""
         self.datapath: int | None = None
         self.network: Network | None = None
+        self.peer: object = None
         self.round_trip = 0.0
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._refused: dict[int, str] = {}
         self.settled = False
         """Whether it has all rules of the ledger, confirmed."""
         self.ended = False
+        self.known = False
+        """Whether it has said which datapath it is."""
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self.peer = transport.get_extra_info("peername")
         if not self.southbound.opened(self):
+            self.ended = True
             transport.abort()
             return
         raw = transport.get_extra_info("socket")
@@ -73,13 +95,16 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         southbound = self.southbound
+        southbound.flush()  # what waits from before is not this read's
         southbound.touch(self)
         try:
             with southbound.handlers.batch():
                 self._events(self.connection.receive_data(data, time.monotonic()))
         except Exception as error:  # of the store's commit; asyncio would close the connection without a word
             southbound.fault(error)
-        southbound.flush()
+            southbound.take_back()
+        else:
+            southbound.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone(f"connection lost: {exc}" if exc else "connection closed by the switch")
@@ -102,6 +127,39 @@ class Channel(asyncio.Protocol):
 
     async def request(self, message: Message) -> Message:
         """Send and wait for the reply with the same transaction id."""
+        xid, future = self._ask(message)
+        try:
+            return await future
+        finally:
+            self._waiting.pop(xid, None)
+
+    async def confirm(self, owner: int | None) -> str:
+        """A barrier; returns what the switch refused of the owner's rules before it, "" if nothing.
+
+        ``owner`` is its number in the cookies, ``None`` for everybody. A refusal is told at all barriers of its
+        owner that are under way (they were sent behind the rule, for the switch answers in order), and at the
+        next ones until one of them is answered.
+        """
+        xid, future = self._ask(BarrierRequest())
+        earlier = next(iter(self._refused.values()), "") if owner is None else self._refused.get(owner, "")
+        asked = self._asked[xid] = _Asked(owner, earlier)
+        try:
+            await future
+        finally:
+            self._waiting.pop(xid, None)
+            self._asked.pop(xid, None)
+        return asked.refused
+
+    def refuse(self, owner: int | None, what: str) -> None:
+        """The switch refused a rule of ``owner``; ``None`` if it does not say whose."""
+        self.refused_rules += 1
+        for asked in self._asked.values():
+            if owner is None or asked.owner in (owner, None):
+                asked.refused = asked.refused or what
+        if owner is not None and len(self._refused) < MAX_REFUSED_OWNERS:
+            self._refused.setdefault(owner, what)
+
+    def _ask(self, message: Message) -> tuple[int, asyncio.Future[Message]]:
         if self.ended:
             raise DatapathGone("the connection has ended")
         try:
@@ -112,10 +170,7 @@ class Channel(asyncio.Protocol):
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[xid] = future
         self.southbound.touch(self)
-        try:
-            return await future
-        finally:
-            self._waiting.pop(xid, None)
+        return xid, future
 
     def _events(self, events: Iterable[object]) -> None:
         southbound, network = self.southbound, self.network
@@ -153,15 +208,20 @@ class Channel(asyncio.Protocol):
     def _admit(self, datapath: int) -> Network | None:
         network = self.southbound.networks.get(datapath)
         if network is None:
-            peer = self._transport.get_extra_info("peername") if self._transport else None
-            self.southbound.refuse_datapath(datapath, peer)
+            self.southbound.refuse_datapath(datapath, self.peer)
+            self.known = True
             self.abort("unknown datapath")
             return None
-        self.datapath, self.network = datapath, network
+        self.datapath, self.network, self.known = datapath, network, True
         self._task = asyncio.ensure_future(self.southbound.admitted(self, datapath))
         return network
 
     def _answer(self, xid: int, message: Message) -> None:
+        asked = self._asked.pop(xid, None)  # what is refused from here on was sent behind this barrier
+        if asked is not None and asked.owner is None:
+            self._refused.clear()
+        elif asked is not None and asked.owner is not None:
+            self._refused.pop(asked.owner, None)
         future = self._waiting.get(xid)
         if future is not None and not future.done():
             future.set_result(message)
@@ -172,6 +232,8 @@ class Channel(asyncio.Protocol):
             future.set_exception(error)
 
     def _gone(self, reason: str) -> None:
+        if not self.known and not self.ended and reason != STOPS:
+            self.southbound.strange(self.peer, reason)
         self.ended = True
         if self._timer:
             self._timer.cancel()

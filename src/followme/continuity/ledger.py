@@ -39,6 +39,10 @@ class Ledger:
             number = self._numbers[owner] = next(self._next_number)
         return number
 
+    def known_number(self, owner: str) -> int:
+        """As ``owner_number``, but -1, which no cookie has, for an owner without rules."""
+        return self._numbers.get(owner, -1)
+
     def cookie(self, datapath: int, owner: str) -> int:
         return self._epochs.get(datapath, self._epoch) << EPOCH_SHIFT | self.owner_number(owner)
 
@@ -51,7 +55,8 @@ class Ledger:
             old, new = before.get(datapath, {}), after.get(datapath, {})
             cookie = self.cookie(datapath, owner)
             mods = [rule.flow_mod(OFPFC_ADD, cookie) for key, rule in new.items() if old.get(key) != rule]
-            mods += [replace(rule, instructions=()).flow_mod(OFPFC_DELETE_STRICT)
+            # With a mask of 0 the cookie selects nothing here, but an error about the deletion shows it.
+            mods += [replace(rule, instructions=()).flow_mod(OFPFC_DELETE_STRICT, cookie)
                      for key, rule in old.items() if key not in new]  # fmt: skip
             if mods:
                 changes[datapath] = mods

@@ -142,6 +142,10 @@ def _late(binding: Binding, networks: Networks) -> Iterator[tuple[str, Rule]]:
     armed: list[tuple[Placement, Placement]] = []
     if arriving:
         armed += [(here, arriving), (arriving, here)]
+    elif leaving:
+        # Until the release the machine may still go back, and what is parked at the target must find the way:
+        # this is the rule that `arriving` had and that `old` will have, so it is never taken out in between.
+        armed += [(here, leaving)]
     armed += [(place, here) for place in (leaving, *binding.old) if place and not _same_port(place, here)]
     node = binding.node
     for place, to in armed:

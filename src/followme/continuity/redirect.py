@@ -20,7 +20,7 @@ from followme.continuity.pipeline import ETH_IPV4, Priority, Table, base_rules, 
 from followme.continuity.southbound import Southbound, SwitchError
 from followme.domain import Network, Node, Placement
 from followme.openflow import ApplyActions, FlowMod, Match, Output, PacketOut
-from followme.store import Store
+from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -121,23 +121,45 @@ class Redirect:
         locator = self._locator(binding.node, network, transient=True)
         arriving = Placement(name, network, port, locator, binding.here.version + 1)
         touched = self._become(binding.prepare(arriving, frozenset(told)))
-        await self.southbound.barrier(touched, CONFIRM_S)
+        await self.southbound.barrier(touched, CONFIRM_S, owner=name)
         self._prime(arriving, binding.node)
         return arriving
 
     def switch(self, name: str) -> Placement:
-        """The machine stops at the source now. Told at once; nobody waits for an answer."""
-        binding = self.bindings[name].switch()
-        self.store.put_placement(binding.here)
-        self._become(binding)
+        """The machine stops at the source now. Told at once; nobody waits for an answer.
+
+        Idempotent. A store that fails does not keep the traffic: the rules are out when ``StoreError`` is
+        raised, and a second call writes the place again. (Where it does not fail it is first, as always: the
+        flow-mods leave at the end of this turn.)
+        """
+        binding = self.bindings[name]
+        if binding.arriving is not None or binding.leaving is None:
+            binding = binding.switch()
+            self._become(binding)
+        self.remember(name)
         return binding.here
 
+    def remember(self, name: str) -> None:
+        """Write the node's place, as it is now, into the store."""
+        if (binding := self.bindings.get(name)) is not None:
+            self.store.put_placement(binding.here)
+
     async def roll_back(self, name: str) -> Placement:
-        """The machine stays at (or returns to) the source: rules of where it is, confirmed."""
+        """The machine stays at (or returns to) the source: rules of where it is, confirmed.
+
+        The rules go out whatever the store says; ``StoreError`` comes after them, and ``remember`` mends it.
+        """
         binding = self.bindings[name].roll_back()
-        self.store.put_placement(binding.here)
         touched = self._become(binding)
-        await self.southbound.barrier(touched | {self.networks[binding.here.network].datapath}, CONFIRM_S)
+        failed: StoreError | None = None
+        try:
+            self.store.put_placement(binding.here)
+        except StoreError as error:
+            failed = error
+        touched.add(self.networks[binding.here.network].datapath)
+        await self.southbound.barrier(touched, CONFIRM_S, owner=name)
+        if failed is not None:
+            raise failed
         return binding.here
 
     def release(self, name: str) -> tuple[Placement, ...]:
@@ -183,7 +205,7 @@ class Redirect:
         touched = self._become(replace(binding, told=binding.told | just, telling=binding.telling | just))
         try:
             # Who asks while another is telling waits as well: hence not only what this call has touched.
-            await self.southbound.barrier(touched | {self.networks[network].datapath}, CONFIRM_S)
+            await self.southbound.barrier(touched | {self.networks[network].datapath}, CONFIRM_S, owner=name)
         except SwitchError:
             if (now := self.bindings.get(name)) is not None and network in now.telling:
                 self._become(replace(now, told=now.told - just, telling=now.telling - just))

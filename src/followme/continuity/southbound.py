@@ -1,7 +1,9 @@
 """The one place that talks to switches: an asyncio shell around the sans-IO OpenFlow connection.
 
 All that the controller does for one read of a socket is collected and sent in one write, after the store
-has committed: what a switch is told has been written down before.
+has committed: what a switch is told has been written down before. If the store cannot commit, none of it is
+sent (a user must not hold a lease that nobody knows after a crash), and the switches that it was for are cut
+off: when they connect again, they are brought to the ledger's state, so nothing is missing in them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from followme.continuity.channel import Channel, DatapathGone, RuleRefused, SwitchError
+from followme.continuity.channel import STOPS, Channel, DatapathGone, RuleRefused, SwitchError
 from followme.continuity.ledger import OWNER_MASK, Ledger
 from followme.domain import Network
 from followme.openflow import (
@@ -42,7 +44,6 @@ MAX_CONNECTIONS = 4096
 RECENT = 64
 LOG_EVERY_S = 10.0
 """How often one and the same complaint is logged: peers must not fill the disk."""
-STOPS = "the controller stops"
 
 
 @dataclass(slots=True)
@@ -65,7 +66,10 @@ class Counters:
     packet_outs: int = 0
     errors: int = 0
     refused_datapaths: int = 0
+    failed_peers: int = 0
+    """Connections that ended before they said which datapath they are."""
     faults: int = 0
+    refused_rules: int = 0
     last_errors: list[str] = field(default_factory=list)
 
 
@@ -143,26 +147,38 @@ class Southbound:
         for channel in dirty:
             channel.write()
 
-    async def barrier(self, datapaths: Iterable[int], timeout: float) -> None:
-        """Return when each switch has confirmed all that was sent to it before, reconnects included."""
-        await asyncio.gather(*(self._confirm(datapath, timeout) for datapath in set(datapaths)))
+    def take_back(self) -> None:
+        """What was queued in this read is not to be sent: it could not be written down."""
+        dirty, self._dirty = self._dirty, set()
+        for channel in dirty:
+            if channel.connection.data_to_send():
+                channel.abort("what it was to be told could not be stored; it gets its rules anew")
 
-    async def _confirm(self, datapath: int, timeout: float) -> None:
+    async def barrier(self, datapaths: Iterable[int], timeout: float, owner: str | None = None) -> None:
+        """Return when each switch has confirmed all that was sent to it before, reconnects included.
+
+        ``RuleRefused`` if it refused a rule of ``owner`` (of anybody, if that is ``None``).
+        """
+        await asyncio.gather(*(self._confirm(datapath, timeout, owner) for datapath in set(datapaths)))
+
+    async def _confirm(self, datapath: int, timeout: float, owner: str | None) -> None:
+        number = None if owner is None else self.ledger.known_number(owner)
         name = self.networks[datapath].name
         deadline = time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
             try:
                 channel = await asyncio.wait_for(self._channel(datapath), max(left, 0.0))
-                await asyncio.wait_for(channel.request(BarrierRequest()), max(deadline - time.monotonic(), 0.0))
+                refused = await asyncio.wait_for(
+                    channel.confirm(number), max(deadline - time.monotonic(), 0.0)
+                )
             except TimeoutError:
                 raise DatapathGone(
                     f"switch of {name} (datapath {datapath:#x}) did not confirm within {timeout:g} s"
                 ) from None
             except DatapathGone:
                 continue  # it dropped: its rules are put in again when it is back, so wait for that
-            if channel.refused:
-                refused, channel.refused = channel.refused, ""
+            if refused:
                 raise RuleRefused(f"switch of {name} (datapath {datapath:#x}) refused a rule: {refused}")
             return
 
@@ -176,16 +192,20 @@ class Southbound:
             return self._channels[datapath]
 
     async def wait_connected(self, datapaths: Iterable[int], timeout: float) -> None:
-        """Return when each switch has all its rules."""
+        """Return when each switch has all its rules; ``RuleRefused`` if it did not take some of them."""
         for datapath in datapaths:
+            name = self.networks[datapath].name
             try:
-                await asyncio.wait_for(self._channel(datapath, settled=True), timeout)
+                channel = await asyncio.wait_for(self._channel(datapath, settled=True), timeout)
             except TimeoutError:
-                name = self.networks[datapath].name
                 raise DatapathGone(
                     f"switch of {name} (datapath {datapath:#x}) did not connect within {timeout:g} s; is its "
                     "controller address right, and does it speak OpenFlow 1.3?"
                 ) from None
+            if channel.lacking:
+                raise RuleRefused(
+                    f"switch of {name} (datapath {datapath:#x}) refused {channel.lacking} of its rules"
+                )
 
     async def flows(self, datapath: int, owner: str, timeout: float = 5.0) -> tuple[FlowStats, ...]:
         """Ask the switch itself which entries it holds for ``owner``."""
@@ -211,9 +231,8 @@ class Southbound:
         if old is not None and old is not channel:
             old.abort("the same datapath connected again")
         self._channels[datapath] = channel
-        confirmed = asyncio.ensure_future(channel.request(BarrierRequest()))
         try:
-            await confirmed
+            await channel.request(BarrierRequest())
             for mod in self.ledger.sweep(datapath):
                 channel.connection.send(mod)
             reply = await channel.request(MultipartRequest(OFPMP_PORT_DESC))
@@ -224,7 +243,14 @@ class Southbound:
             return
         assert isinstance(reply, MultipartReply)
         self._guarded(lambda: self.handlers.ports(network, reply.ports))
-        log.info("switch of %s connected (datapath %#x)", network.name, datapath)
+        channel.lacking = channel.refused_rules
+        if channel.lacking:
+            # It serves as well as it can, but nobody shall take it for whole: wait_connected says so, and
+            # so does the next barrier of each rule's owner.
+            log.error("switch of %s (datapath %#x) connected, but refused %d of its rules: some of its nodes "
+                      "are cut off", network.name, datapath, channel.lacking)  # fmt: skip
+        else:
+            log.info("switch of %s connected (datapath %#x)", network.name, datapath)
         channel.settled = True
         async with self._ready:
             self._ready.notify_all()
@@ -237,8 +263,7 @@ class Southbound:
             self.fault(error)
 
     def fault(self, error: Exception) -> None:
-        """A handler or the store failed. That is no reason to cut off a switch: what it does is worth more
-        than what we failed to note."""
+        """A handler or the store failed. That alone is no reason to cut off a switch."""
         self.counters.faults += 1
         if self.seldom(f"fault {type(error).__name__}"):
             log.error("handling a switch's message failed", exc_info=error)
@@ -266,8 +291,16 @@ class Southbound:
             log.log(level, "switch of %s (datapath %#x) is gone: %s", network.name, datapath, reason)
             self._guarded(lambda: self.handlers.disconnected(network, reason))
 
+    def strange(self, peer: object, reason: str) -> None:
+        """A peer came to no good before it was admitted: a wrong port, a wrong version, a scanner."""
+        self.counters.failed_peers += 1
+        host = peer[0] if isinstance(peer, tuple) and peer else peer
+        if self.seldom(f"peer {host}"):
+            log.warning("closed the connection of %s, which is no switch of ours: %s", peer, reason)
+
     def opened(self, channel: Channel) -> bool:
         if len(self._open) >= MAX_CONNECTIONS:
+            self.strange(channel.peer, f"there are {MAX_CONNECTIONS} connections already")
             return False
         self._open.add(channel)
         return True
@@ -276,9 +309,13 @@ class Southbound:
         self.counters.errors += 1
         network = self.networks.get(channel.datapath or 0)
         text = f"switch of {network.name if network else '?'} refuses a message: {message.name}"
-        # The error holds the beginning of the message that it is about: only a flow-mod's is about a rule.
-        if len(message.data) < 2 or message.data[1] == OFPT_FLOW_MOD:
-            channel.refused = channel.refused or message.name
+        # The error holds the first 64 bytes of the message that it is about (7.4.4): a flow-mod's is about a
+        # rule, and the owner stands in the cookie, next to the header. So no list of what was sent is needed.
+        data = message.data
+        if len(data) < 2 or data[1] == OFPT_FLOW_MOD:
+            self.counters.refused_rules += 1
+            owner = int.from_bytes(data[8:16], "big") & OWNER_MASK if len(data) >= 16 else None
+            channel.refuse(owner, message.name)
         self.counters.last_errors = [*self.counters.last_errors[1 - RECENT:], text]
         if self.seldom(text):
             log.error("%s", text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from followme.lab.latency import TAIL_S, FirstPacket, MoveRun, Windows, first_packet, watch_move
+from followme.lab.latency import TAIL_S, FirstPacket, MoveRun, Windows, first_packet, told_on_demand, watch_move
 from followme.lab.scenario import MACHINE, USER, Scenario
 from followme.migration.mover import Result
 
@@ -22,6 +22,7 @@ class Comparison:
     without: MoveRun
     following: MoveRun
     first: FirstPacket
+    on_demand: tuple[float, float]
     rules: dict[str, int]
     delay_kind: str
     accel: str
@@ -61,6 +62,8 @@ class Comparison:
             "first_packet_ms": _ms(self.first.median_s),
             "first_packet_over_path_ms": _ms(self.first.over_path_s),
             "first_packet_ever_ms": _ms(self.first.ever_s),
+            "first_packet_of_untold_peer_ms": _ms(self.on_demand[0]),
+            "first_packet_of_untold_peer_over_path_ms": _ms(self.on_demand[0] - self.on_demand[1]),
             **self.rules,
             "delay_line": self.delay_kind,
             "acceleration": self.accel,
@@ -93,9 +96,10 @@ async def compare(scenario: Scenario, windows: Windows, say: Say, tick: Tick | N
             f"{MACHINE} did not follow: " + "; ".join(
                 one.text for one in following.happenings if one.step in ("placement", "migration"))
         )  # fmt: skip
-    return Comparison(
-        without, following, first, await _count_rules(scenario), scenario.lab.delay.kind, scenario.accel
-    )
+    rules = await _count_rules(scenario)
+    say("a peer that nobody knew joins wlan1 and talks to the machine, wherever that is")
+    on_demand = await told_on_demand(scenario)
+    return Comparison(without, following, first, on_demand, rules, scenario.lab.delay.kind, scenario.accel)
 
 
 async def _count_rules(scenario: Scenario) -> dict[str, int]:

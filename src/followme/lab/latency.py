@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from followme.events import Happening
+from followme.lab.client import dhcp
 from followme.lab.meter import Meter
 from followme.lab.pinger import Ping, Pinger
+from followme.lab.plan import FIRST_HOST_PORT
 from followme.lab.scenario import MACHINE, Scenario
 from followme.lab.tcpmeter import TcpReport
 from followme.migration.mover import Result
@@ -20,6 +22,8 @@ from followme.system import netns
 PING_EVERY_S = 0.010
 TAIL_S = 1.0
 """Pings and stalls count as the migration's until this long after it."""
+WINDOW = 50
+"""Pings of half a second."""
 NEAR_S = 0.0015
 """A ping is back at the near path's round trip when it is within this of it."""
 
@@ -79,17 +83,18 @@ class MoveRun:
 
     @property
     def back_near_s(self) -> float | None:
-        """Seconds from the move until pings are, and stay, within 1.5 ms of the near path's round trip."""
+        """Seconds from the move until the median ping of each half second is within 1.5 ms of the near path's,
+        and stays so; ``None`` if it never is. The median, for single late pings are this machine's noise."""
         near = self.before_s + NEAR_S
-        late = [ping.sent_s for ping in self.pings if ping.sent_s >= self.attached_at
-                and (ping.rtt_s is None or ping.rtt_s > near)]  # fmt: skip
-        # Single late pings are the machine's noise: the time when nine of ten of the next 50 are near counts.
         after = [ping for ping in self.pings if ping.sent_s >= self.attached_at]
-        for index, ping in enumerate(after[:-50]):
-            near_ones = sum(1 for one in after[index : index + 50] if one.rtt_s is not None and one.rtt_s <= near)
-            if near_ones >= 45:
-                return ping.sent_s - self.moved_at
-        return None if late else 0.0
+        back: float | None = None
+        for index in range(len(after) - WINDOW):
+            window = [one.rtt_s for one in after[index : index + WINDOW] if one.rtt_s is not None]
+            if len(window) < WINDOW // 2 or median(window) > near:
+                back = None
+            elif back is None:
+                back = after[index].sent_s - self.moved_at
+        return back
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,23 @@ async def first_packet(scenario: Scenario, rounds: int = 5) -> FirstPacket:
         firsts.append(first)
         others += [ping.rtt_s for ping in pinger.pings[5:] if ping.rtt_s is not None]
     return FirstPacket(median(firsts[1:]), median(others), firsts[0])
+
+
+async def told_on_demand(scenario: Scenario) -> tuple[float, float]:
+    """(round trip of a new peer's first packet, median of the next) in seconds, where nothing is prepared.
+
+    The peer joins wlan1, whose switch does not know where the machine has gone: its first packet goes by way
+    of home, the controller hears of it, and the machine's answer waits until the peer's switch is told.
+    """
+    lab = scenario.lab
+    peer = await lab.add_host("wlan1", "peer", port=FIRST_HOST_PORT)
+    await dhcp(peer.namespace, peer.interface)
+    async with Pinger(peer.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S) as pinger:
+        await asyncio.sleep(1.0)
+    first = pinger.pings[0].rtt_s
+    if first is None:
+        raise RuntimeError(f"the first ping of a new peer to {scenario.machine_identifier} was not answered")
+    return first, median(ping.rtt_s for ping in pinger.pings[20:] if ping.rtt_s is not None)
 
 
 async def watch_move(

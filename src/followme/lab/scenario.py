@@ -64,6 +64,8 @@ class Scenario:
         self._exit.push_async_callback(self.controller.close)
         await self.controller.wait_for_switches(SWITCHES_CONNECT_S)
         await self.controller.machines.start()
+        if MACHINE not in self.controller.machines.running:
+            raise RuntimeError(f"machine {MACHINE} does not run: {self.controller.machines.problems.get(MACHINE)}")
         await self._guest_ready()
 
     def _listening_socket(self) -> socket.socket:

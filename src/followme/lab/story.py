@@ -74,4 +74,4 @@ class Story:
         self._progress.update(self._carry, total=total, completed=progress.sent_bytes, note=note)
 
     def _line(self, at: float, text: str) -> None:
-        self._console.print(f"[dim]{at - self._started:7.2f} s[/dim]  {text}")
+        self._console.print(f"[dim]{at - self._started:7.2f} s[/dim]  {text}", soft_wrap=True)

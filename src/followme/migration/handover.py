@@ -49,6 +49,7 @@ class Handover:
         self.told = False
         self._on_flip = on_flip
         self._stopped_by_us = False
+        self._is_back = False
         self._stop: asyncio.Future[Any] | None = None
 
     def flip(self) -> None:
@@ -111,7 +112,7 @@ class Handover:
     async def back(self) -> None:
         """Undo, from wherever it failed: the machine runs at the source, the target's QEMU is gone.
 
-        The target's tap and its bounce stay until ``forget``, for frames that are still sent there.
+        Frames that wait in the target's tap stay there: ``send_back`` them once the network leads here.
         """
         if self.told:
             await self.target.stop_process()
@@ -125,10 +126,15 @@ class Handover:
                                  f"{self.source.complaint}")
         if await self.source.status() != "running":
             await self.source.execute("cont")
-        # Only now: two sides that both bounce would play ping-pong with every frame.
-        self.target.bounce.flip()
-        await self.target.stop_process()
-        self.bounced += _send_on(self.target)
+        self._is_back = True
+
+    async def send_back(self) -> None:
+        """Send what waits at the target, and what still comes there, back to the switch, until ``forget``."""
+        # Two sides that both bounce would play ping-pong with every frame.
+        if self._is_back:
+            self.target.bounce.flip()
+            await self.target.stop_process()
+            self.bounced += _send_on(self.target)
 
     async def forget(self) -> None:
         """Remove what is left of the target, once the network sends nothing there any more."""

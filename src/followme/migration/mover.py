@@ -5,15 +5,16 @@ Each state is recorded before it is acted on, so what was recorded last says wha
     planned       the target's QEMU and tap, the network's preparation
     prepared      the stream is laid
     transferring  memory flows; the machine runs at the source
-    switched      traffic turns, the machine stops at the source and runs at the target
-    released      what is left at the source is removed
+    switched      traffic turns, the machine stops at the source and runs at the target; what is left at the
+                  source is removed
+    released      nothing: recorded last, so that a crash before it leaves a saga that is settled, not an orphan
     failed        what was done is undone; the machine runs at the source
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from followme.migration.handover import Handover
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.qemu import Qemu
 from followme.migration.transfer import Transfer, TransferProgress
+
+log = logging.getLogger(__name__)
 
 MODES = ("live", "cold", "paper")
 _QEMU_DOWNTIME_MS = 300  # QEMU's own default, which `paper` leaves alone
@@ -42,14 +45,19 @@ class Hooks(Protocol):
         wait for it; not called again, and cancelled if the migration fails meanwhile."""
 
     async def commit(self) -> None:
-        """The machine runs at the target, for good; ``flip`` has ended."""
+        """The machine runs at the target, for good. ``flip`` has ended, but may have failed: then this makes
+        up for it. Called again if it fails itself."""
 
     async def release(self) -> None:
         """Remove what only the old place needed, once no traffic uses it; frames still bounce until then."""
 
     async def rollback(self, reason: str) -> None:
-        """The machine runs at the source again: undo ``prepare`` and ``flip``, whichever were called.
-        Frames that still reach the target's port bounce until this returns."""
+        """The machine runs at the source again: undo ``prepare`` and ``flip``, whichever were called. Frames
+        that wait at the target are sent back when this returns, so the way for them must stay."""
+
+    async def drained(self) -> None:
+        """After ``rollback`` of a ``flip``: return when nothing reaches the target's port any more. Frames
+        that do bounce until then; the way back that was kept for them may go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,10 @@ class _Network:
 
     async def commit(self) -> None:
         if self._flip is not None:
-            await self._flip
+            await asyncio.wait([self._flip])
+            if not self._flip.cancelled() and (error := self._flip.exception()) is not None:
+                log.warning("telling the switches of a flip failed, and is made up for: %s", error)
+                self._flip = None
         await self._hooks.commit()
 
     async def release(self) -> None:
@@ -113,6 +124,10 @@ class _Network:
             await asyncio.gather(self._flip, return_exceptions=True)
         if self._prepared:
             await self._hooks.rollback(reason)
+
+    async def drained(self) -> None:
+        if self._flip is not None:
+            await self._hooks.drained()
 
 
 class MachineMover:
@@ -146,6 +161,7 @@ class MachineMover:
         self._handover: Handover | None = None
         self._work: asyncio.Task[Result] | None = None
         self._cancelled: str | None = None
+        self._cleared = False
 
     def cancel(self, reason: str = "cancelled") -> bool:
         """Stop and go back; False where it is too late, because the target was told to run."""
@@ -175,14 +191,17 @@ class MachineMover:
         return result
 
     async def finish(self) -> None:
-        """The steps after the switch: commit, release, remove what is left at the source."""
+        """The steps after the switch: commit, release, remove what is left at the source. May be repeated
+        when it has failed."""
         await self._network.commit()
         await self._network.release()
-        self._record(MigrationState.RELEASED)
-        self.source.bounce.clear()
+        if not self._cleared:
+            self.source.bounce.clear()
+            self._cleared = True
         await self.source.kill()
         if self._transfer is not None:
             await self._transfer.close()
+        self._record(MigrationState.RELEASED)
 
     @property
     def arrived(self) -> bool:
@@ -297,12 +316,13 @@ class MachineMover:
 
     async def _roll_back(self, reason: str, error: BaseException) -> None:
         """Undo everything; what goes wrong meanwhile is noted on ``error`` and recorded."""
-        problems = []
-        with contextlib.suppress(Exception):
-            self._record(MigrationState.FAILED, reason=reason)
+        problems: list[str] = []
         steps = [
             None if self._handover is None else self._handover.back,
             lambda: self._network.rollback(reason),
+            # Behind the network's roll-back: before it, the source's switch would send them here again.
+            None if self._handover is None else self._handover.send_back,
+            self._network.drained,
             None if self._handover is None else self._handover.forget,
         ]
         for step in steps:
@@ -317,4 +337,9 @@ class MachineMover:
             self.target = None
         if problems:
             error.add_note("while rolling back: " + "; ".join(problems))
-            self._record(MigrationState.FAILED, reason=reason, rollback="; ".join(problems))
+        # Last: if we die or the store fails before it, the next start settles what is left.
+        noted = {"rollback": "; ".join(problems)} if problems else {}
+        try:
+            self._record(MigrationState.FAILED, reason=reason, **noted)
+        except Exception as problem:
+            log.error("migration %s failed, but that cannot be recorded: %s", self.migration.id, problem)

@@ -89,6 +89,11 @@ class Qemu:
             ) from None
         return self
 
+    @classmethod
+    def find(cls, host: Host, spec: MachineSpec) -> int | None:
+        """The pid of the machine's QEMU on this host; it is not touched."""
+        return cls(host, spec)._recorded_pid()
+
     def _recorded_pid(self) -> int | None:
         """The pid in our file, if that process still is this machine's QEMU."""
         try:
@@ -187,11 +192,10 @@ class Qemu:
     @property
     def complaint(self) -> str:
         """What QEMU printed and how it ended, ready to be appended to an error; empty if neither."""
-        if self._process is None:
-            return ""
         with contextlib.suppress(OSError):
             said = self.host.file(self.spec.name, "log").read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
-            code = self._process.returncode
+            # One that was adopted is not our child: its code is nobody's to know.
+            code = None if self._process is None else self._process.returncode
             end = "" if code is None else f"; the process ended with code {code}"
             return end + (f"; it printed: {said.strip()}" if said.strip() else "")
         return ""

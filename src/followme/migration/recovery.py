@@ -73,6 +73,10 @@ def recover(migration: Migration, source: CopyStatus, target: CopyStatus) -> Ver
     return Verdict.RESUME_AT_SOURCE
 
 
+class Lost(MigrationError):
+    """No host holds the whole machine any more: it can only be started anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """What ``settle`` found and did."""
@@ -87,8 +91,8 @@ async def settle(migration: Migration, spec: MachineSpec, source: Host, target: 
 
     Frames that still reach the other host bounce back to its switch until ``forget`` is called for it.
 
-    The QEMUs must have been started with ``survive``. Raises ``MigrationError`` if no whole copy is left
-    (then nothing is touched), or if one cannot be ended or told to run.
+    The QEMUs must have been started with ``survive``. Raises ``Lost`` if no whole copy is left (then what
+    waits for one is ended), and another ``MigrationError`` if a copy cannot be ended or told to run.
     """
     async with contextlib.AsyncExitStack() as opened:
         copies = []
@@ -98,9 +102,12 @@ async def settle(migration: Migration, spec: MachineSpec, source: Host, target: 
         found = [copy.status for copy in copies]
         verdict = recover(migration, *found)
         if verdict is Verdict.LOST:
-            raise MigrationError(
+            for copy in copies:
+                if copy.status is CopyStatus.INMIGRATE:
+                    await copy.end()
+            raise Lost(
                 f"machine {migration.machine} is lost: {source.name} says {found[0]}, {target.name} says "
-                f"{found[1]}, neither holds the whole machine; start it anew"
+                f"{found[1]}, neither holds the whole machine"
             )
         kept, ended = copies if verdict is Verdict.RESUME_AT_SOURCE else reversed(copies)
         await ended.end()

@@ -92,14 +92,21 @@ class DhcpServer:
         return DhcpResult(refused=f"sends a DHCP message of type {kind!r} that no client sends")
 
     def expired(self) -> list[Mac]:
-        """MACs whose lease ran out; their leases are gone after this call."""
+        """MACs whose lease ran out; they are named until ``forget``."""
         now = self._clock()
         gone = [mac for mac, lease in self._leases.items() if lease.expires_at <= now]
-        for mac in gone:
-            self._drop(mac)
         self._offers = {key: offer for key, offer in self._offers.items() if offer[1] > now}
         self._offered = {(name, mac): address for (name, address), (mac, _) in self._offers.items() if mac}
         return gone
+
+    def forget(self, mac: Mac) -> None:
+        """The lease has gone from the store: the caller deletes it there, in one commit with its holder."""
+        self._leases.pop(mac, None)
+
+    def store_again(self) -> None:
+        """Write all leases: the store has lost some that are held."""
+        for lease in self._leases.values():
+            self._store.put_lease(lease)
 
     def _discover(self, network: Network, pool: DhcpSection, message: Dhcp) -> DhcpResult:
         home, address = self._address(network, pool, message)
@@ -163,10 +170,6 @@ class DhcpServer:
             lease = replace(lease, expires_at=self._clock())
             self._store.put_lease(lease)
             self._leases[mac] = lease
-
-    def _drop(self, mac: Mac) -> None:
-        self._leases.pop(mac, None)
-        self._store.delete_lease(mac)
 
     def _address(self, network: Network, pool: DhcpSection, message: Dhcp) -> tuple[Network, IPv4Address | None]:
         """The home and the configured address for this client here: its own, or a free one of the pool."""

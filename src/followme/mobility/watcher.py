@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from ipaddress import IPv4Address
@@ -53,6 +54,7 @@ class Watcher:
         peers: Callable[[Node], frozenset[str]],
         probe: Callable[[Network, bytes], None],
         clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.networks = networks
         self.southbound = southbound
@@ -65,6 +67,7 @@ class Watcher:
         self._attached, self._arrived = attached, arrived
         self._peers, self._probe, self._clock = peers, probe, clock
         self._checks = MoveChecks(self._ask_alive)
+        self._wall = wall  # an attachment's time is read after a restart, when a monotonic one says nothing
         self._gone_ports: set[tuple[str, int]] = set()
         self._parked: dict[tuple[str, str], list[PacketOut]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
@@ -226,7 +229,7 @@ class Watcher:
         self.redirect.adopt(node, network.name, port)
         self.locations.add(node)
         binding = self.redirect.bindings[node.name]
-        self._attached(Attachment(node.name, network.name, port, binding.here.locator, self._clock()))
+        self._attached(Attachment(node.name, network.name, port, binding.here.locator, self._wall()))
 
     async def _renumbered(self, node: Node, network: Network, port: int, address: IPv4Address) -> None:
         """A known user with a new address of this network (leased by another server, or set by hand)."""
@@ -259,7 +262,7 @@ class Watcher:
         except StoreError as error:
             self._refuse("store", network, port, node.mac, f"is {node.name}, but cannot be let in: {error}")
             return False
-        self._attached(Attachment(node.name, network.name, port, here.locator, self._clock()))
+        self._attached(Attachment(node.name, network.name, port, here.locator, self._wall()))
         return True
 
     async def _believe(self, node: Node, network: Network, port: int) -> bool:

@@ -27,6 +27,8 @@ from .session import EchoReply, EchoRequest, ErrorMsg, FeaturesReply, FeaturesRe
 
 MAX_MULTIPART_REPLIES: Final = 64
 """How many replies may be incomplete at a time."""
+EXPERIMENTAL: Final = 0x80
+"""Versions from here on are experimental (7.1), and no HELLO may offer them."""
 
 
 class Side(Enum):
@@ -191,6 +193,8 @@ class Connection:
             end = start + length
             if length < 8:
                 read_header(data, start)  # raises: says what is wrong
+            if self._state is State.WAIT_HELLO:
+                self._judge_first(version, kind)
             if end > size:
                 self._needed = length
                 return start
@@ -206,6 +210,15 @@ class Connection:
             start = end
         self._needed = of.OFP_HEADER_SIZE
         return start
+
+    @staticmethod
+    def _judge_first(version: int, kind: int) -> None:
+        """By its first header, and not by the length that this happens to claim: a web browser's or a
+        scanner's connection must not stay open until the handshake's deadline."""
+        if kind != of.OFPT_HELLO:
+            raise OpenFlowError("the first message must be OFPT_HELLO", message_type=kind, offset=1)
+        if not 0 < version < EXPERIMENTAL:
+            raise OpenFlowError(f"0x{version:02x} is no version of OpenFlow", message_type=kind, offset=0)
 
     def _enter(self, state: State) -> None:
         self._state = state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 from followme.domain import Network, NetworkKind
 
@@ -54,21 +54,38 @@ class LocationMapper:
         """All data centres, the best for a user at ``access`` first; never empty.
 
         ``delays`` maps (access network, data centre) to seconds one way. They decide only if there is one
-        for every data centre, for a mixture would compare what cannot be compared; a negative or infinite
-        one counts as unknown. Ties go to ``current``, the data centre that serves now, then by name.
-        ``ValueError`` if ``access`` is unknown.
+        for every data centre, for a mixture would compare what cannot be compared; a negative one counts as
+        unknown. An infinite one says that no probe gets through: such a data centre comes behind all others,
+        whatever else is known, and they are ranked without it; if all are such, the areas decide. Ties go to
+        ``current``, the data centre that serves now, then by name. ``ValueError`` if ``access`` is unknown.
         """
-        known = {centre.name: self._delay(delays, access, centre.name) for centre in self._centres}
-        measured = {name: delay for name, delay in known.items() if delay is not None}
+        names = [centre.name for centre in self._centres]
+        dead = [name for name in names if delays.get((access, name)) == inf]
+        alive = [name for name in names if name not in dead]
+        last = self._by_area(access, dict.fromkeys(dead), current, f"no probe gets through from {access}")
+        return (*self._rank(access, delays, current, alive), *last) if alive else last
+
+    def _by_area(
+        self, access: str, known: Mapping[str, float | None], current: str | None, what: str
+    ) -> tuple[Candidate, ...]:
+        """The nearest service area first; ``what`` says why that has to do."""
         distances = {name: self.distance(access, name) for name in known}
+        names = sorted(known, key=lambda name: (distances[name], name != current, name))
+        return tuple(
+            Candidate(name, known[name], distances[name], f"{distances[name]} service areas from {access} ({what})")
+            for name in names
+        )
+
+    def _rank(
+        self, access: str, delays: Mapping[tuple[str, str], float | None], current: str | None,
+        centres: Iterable[str],
+    ) -> tuple[Candidate, ...]:  # fmt: skip
+        known = {name: self._delay(delays, access, name) for name in centres}
+        measured = {name: delay for name, delay in known.items() if delay is not None}
         if len(measured) < len(known):
             without = ", ".join(sorted(name for name in known if name not in measured))
-
-            def why_area(name: str) -> str:
-                return f"{distances[name]} service areas from {access} (no delay measured for {without})"
-
-            names = sorted(known, key=lambda name: (distances[name], name != current, name))
-            return tuple(Candidate(name, known[name], distances[name], why_area(name)) for name in names)
+            return self._by_area(access, known, current, f"no delay measured for {without}")
+        distances = {name: self.distance(access, name) for name in known}
         names = sorted(known, key=lambda name: (measured[name], name != current, name))
         whys = {name: f"{1e3 * measured[name]:.2f} ms one way from {access}, measured" for name in names}
         lead = names[0]

@@ -39,7 +39,7 @@ class PathEstimate:
 class _Path:
     """One directed pair. Bit i of ``seen`` says whether the probe ``highest - i`` came."""
 
-    __slots__ = ("delay", "first", "highest", "last_at", "recent", "seen", "sent", "variation")
+    __slots__ = ("born_at", "delay", "first", "highest", "last_at", "recent", "seen", "sent", "variation")
 
     def __init__(self, window: int) -> None:
         self.delay: float | None = None
@@ -50,18 +50,22 @@ class _Path:
         self.highest = -1
         self.seen = 0
         self.last_at: float | None = None
+        self.born_at: float | None = None
 
 
 class PathMonitor:
     """Feeds on probes, tells delays and losses; memory is bounded by ``window`` for each pair.
 
     ``window`` in sequence numbers, ``patience_s`` how long a probe that was sent may take before it counts
-    as lost. ``ValueError`` if either is not positive.
+    as lost, ``stale_s`` how long a path lives on its last probe. ``ValueError`` if one is not positive.
     """
 
-    def __init__(self, window: int = 64, patience_s: float = 2.0) -> None:
-        if window < 1 or not patience_s > 0.0:
-            raise ValueError(f"window {window} and patience {patience_s} s must be positive")
+    def __init__(self, window: int = 64, patience_s: float = 2.0, stale_s: float = 10.0) -> None:
+        if window < 1 or not patience_s > 0.0 or not stale_s > 0.0:
+            raise ValueError(
+                f"window {window}, patience {patience_s} s and staleness {stale_s} s must be positive"
+            )
+        self._stale_s = stale_s
         self._window = window
         self._mask = (1 << window) - 1
         self._patience_s = patience_s
@@ -71,6 +75,8 @@ class PathMonitor:
         """Note that a probe goes out at ``at`` seconds: without this a path that died would seem idle."""
         path = self._path(source, destination)
         path.sent.append((sequence, at))
+        if path.born_at is None:
+            path.born_at = at
         if path.first is None:
             path.first = sequence
 
@@ -121,9 +127,28 @@ class PathMonitor:
             last_at=path.last_at,
         )
 
-    def delays(self) -> dict[Pair, float]:
-        """The smoothed delay of every path that has one, for ``LocationMapper.rank``; seconds one way."""
-        return {pair: path.delay for pair, path in self._paths.items() if path.delay is not None}
+    def delays(self, now: float) -> dict[Pair, float]:
+        """The smoothed delay of every path that has one and is alive, seconds one way."""
+        dead = self.dead(now)
+        return {
+            pair: path.delay
+            for pair, path in self._paths.items()
+            if path.delay is not None and pair not in dead
+        }
+
+    def dead(self, now: float) -> set[Pair]:
+        """Paths that nothing comes through any more: no probe within ``stale_s`` of now (of the first one sent,
+        if none ever came), or none of a whole window of them."""
+        dead: set[Pair] = set()
+        for pair, path in self._paths.items():
+            since = path.last_at if path.last_at is not None else path.born_at
+            if since is not None and now - since > self._stale_s:
+                dead.add(pair)
+                continue
+            found = self.estimate(*pair, now)
+            if found is not None and found.probes == self._window and found.loss == 1.0:
+                dead.add(pair)
+        return dead
 
     def _path(self, source: str, destination: str) -> _Path:
         path = self._paths.get((source, destination))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
 
 from followme.continuity.pipeline import PROBE_PORT, edge_mac
 from followme.continuity.southbound import Southbound
@@ -25,6 +26,9 @@ from followme.placement.paths import PathMonitor
 
 PER_TURN = 256
 """Probes sent before the event loop gets a turn: ten thousand pairs must not hold up a redirect."""
+STALE_PROBES = 10
+STALE_S = 5.0
+"""A path is dead when that many intervals, and at least that long, have brought no probe through."""
 
 
 class PathProber:
@@ -37,7 +41,7 @@ class PathProber:
         interval_s: float,
         clock: Callable[[], float],
     ) -> None:
-        self.monitor = PathMonitor()
+        self.monitor = PathMonitor(stale_s=max(STALE_S, STALE_PROBES * interval_s))
         self.forged = 0
         self._networks = networks
         self._southbound = southbound
@@ -81,14 +85,36 @@ class PathProber:
         )  # fmt: skip
 
     def delays(self) -> dict[tuple[str, str], float | None]:
-        """(access network, data centre) -> one-way delay in seconds: the mean of both directions."""
-        measured = self.monitor.delays()
-        return {
-            (access, centre): (there + back) / 2
-            for (access, centre), there in measured.items()
-            if self._networks[access].kind is NetworkKind.ACCESS
-            and (back := measured.get((centre, access))) is not None
-        }
+        """(access network, data centre) -> one-way delay in seconds: the mean of both directions.
+
+        Infinite if one of them is dead: ``LocationMapper.rank`` puts such a data centre behind those that can
+        be reached. A pair of which nothing is known yet is not there.
+        """
+        now = self._clock()
+        measured, dead = self.monitor.delays(now), self.monitor.dead(now)
+        delays: dict[tuple[str, str], float | None] = {}
+        for there, back in self._both_ways():
+            if there in dead or back in dead:
+                delays[there] = inf
+            elif there in measured and back in measured:
+                delays[there] = (measured[there] + measured[back]) / 2
+        return delays
+
+    def losses(self) -> dict[tuple[str, str], float]:
+        """(access network, data centre) -> the share of the last probes that were lost, in the worse direction."""
+        now = self._clock()
+        losses: dict[tuple[str, str], float] = {}
+        for ways in self._both_ways():
+            found = [one for way in ways if (one := self.monitor.estimate(*way, now)) and one.probes]
+            if found:
+                losses[ways[0]] = max(one.loss for one in found)
+        return losses
+
+    def _both_ways(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+        """Each pair as (access network, data centre), and the other way round."""
+        kinds = {kind: [one.name for one in self._networks.values() if one.kind is kind] for kind in NetworkKind}
+        for access, centre in itertools.product(kinds[NetworkKind.ACCESS], kinds[NetworkKind.DATACENTRE]):
+            yield (access, centre), (centre, access)
 
     def _send(self, source: Network, destination: Network, sequence: int) -> None:
         if not self._southbound.connected(source.datapath):

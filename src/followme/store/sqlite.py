@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from followme.domain import Attachment, Mac, Migration, MigrationState, Node, NodeKind, Placement
 
+from .lock import FileLock
 from .records import Lease, MigrationStep, StoreError
 from .schema import open_database
 
@@ -35,7 +36,8 @@ class Store:
     """Nodes, placements, leases, locators, sagas, and where nodes were.
 
     ``path`` is a file, or ``":memory:"``. ``history`` bounds the attachments kept and the finished
-    migrations kept; unfinished ones are never dropped. All methods raise ``StoreError`` if the file fails.
+    migrations kept; unfinished ones are never dropped. All methods raise ``StoreError`` if the file fails. A file
+    belongs to one store at a time: another one's ``StoreError`` names the process that has it.
     """
 
     def __init__(self, path: str | Path, *, history: int = 10_000) -> None:
@@ -43,7 +45,12 @@ class Store:
             raise ValueError(f"history {history} must be at least 1")
         self._name = str(path)
         self._history = history
-        self._db = open_database(self._name)
+        self._lock = FileLock(self._name)
+        try:
+            self._db = open_database(self._name)
+        except BaseException:
+            self._lock.release()
+            raise
         self._batches = 0
         self._depth = 0
         self._begun = False
@@ -51,6 +58,7 @@ class Store:
     def close(self) -> None:
         """Commits nothing: a batch or transaction that is open is given up."""
         self._db.close()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

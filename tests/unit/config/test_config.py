@@ -174,3 +174,10 @@ def test_a_bomb_of_yaml_aliases_does_not_go_off(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     with pytest.raises(ConfigError, match="aliases"):
         load(path)
+
+
+def test_a_key_that_stands_twice_is_not_taken(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("listen: {port: 1}\nlisten: {port: 2}\nnetworks: []\n")
+    with pytest.raises(ConfigError, match="'listen' stands twice"):
+        load(file)

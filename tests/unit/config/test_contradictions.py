@@ -90,9 +90,22 @@ def test_a_machine_at_home_in_an_access_network() -> None:
 def test_a_shared_private_range_is_no_overlap() -> None:
     third = {**copy.deepcopy(RIGHT["networks"][1]), "name": "dc2", "datapath": 0xD2, "prefix": "10.2.0.0/24",
              "locators": "10.2.0.128/25"}  # fmt: skip
+    third["host"]["management_address"] = "10.9.0.2"
     config = check(changed((("networks",), [*RIGHT["networks"], third])), "fmc.yaml")
     assert config.network("dc1").inside == config.network("dc2").inside
 
 
 def test_users_beside_the_one_that_is_there() -> None:
     assert len(check(changed(second("users", **BOB)), "fmc.yaml").nodes) == 3
+
+
+def test_two_hypervisors_cannot_have_one_management_address() -> None:
+    third = {**copy.deepcopy(RIGHT["networks"][1]), "name": "dc2", "datapath": 0xD2, "prefix": "10.2.0.0/24",
+             "locators": "10.2.0.128/25"}  # fmt: skip
+    with pytest.raises(ConfigError, match=r"networks\[2\].host.management_address: 10.9.0.1 stands already"):
+        check(changed((("networks",), [*RIGHT["networks"], third])), "fmc.yaml")
+
+
+def test_a_run_dir_that_is_too_long_for_a_socket() -> None:
+    with pytest.raises(ConfigError, match=r"run_dir: .* is too long"):
+        check(changed((("networks", 1, "host", "run_dir"), "/run/" + "x" * 100)), "fmc.yaml")

@@ -41,7 +41,7 @@ class Recorder:
         for datapath, mods in changes.items():
             self.send(datapath, mods)
 
-    async def barrier(self, datapaths: Iterable[int], timeout: float) -> None:
+    async def barrier(self, datapaths: Iterable[int], timeout: float, owner: str | None = None) -> None:
         asked = set(datapaths)
         self.barriers.append(asked)
         for datapath in asked:

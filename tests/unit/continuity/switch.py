@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from followme.continuity.pipeline import Priority, Rule, Table
 from followme.continuity.southbound import Handlers, Southbound
 from followme.domain import Network
 from followme.openflow import (
+    ApplyActions,
     BarrierReply,
     BarrierRequest,
     Connection,
@@ -21,6 +23,7 @@ from followme.openflow import (
     Message,
     MultipartReply,
     MultipartRequest,
+    Output,
     PacketIn,
     Port,
     Received,
@@ -35,7 +38,14 @@ from followme.openflow.constants import (
     OFPR_NO_MATCH,
 )
 
+from .fabric import network
 from .flowtable import FlowTable
+
+DC1, DC2 = network("dc1", 1), network("dc2", 2)
+
+
+def rule(port: int, out: int = 1) -> Rule:
+    return Rule(Table.FORWARD, Priority.DELIVER, Match(in_port=port), (ApplyActions((Output(out),)),))
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -129,6 +129,36 @@ async def test_a_roll_back_behind_the_switch(world: World) -> None:
     assert world.recorder.agrees_with(world.ledger)
 
 
+async def test_a_store_that_fails_does_not_keep_the_traffic_and_is_made_up_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving = await world.redirect.prepare("vm", "dc2", 2, [])
+    with monkeypatch.context() as full:
+        full.setattr(world.store, "put_placement", full_disk)
+        with pytest.raises(StoreError):
+            world.redirect.switch("vm")
+        assert world.redirect.bindings["vm"].here == arriving
+        assert world.recorder.agrees_with(world.ledger)
+        with pytest.raises(StoreError):
+            world.redirect.switch("vm")
+    assert world.redirect.switch("vm") == arriving
+    assert world.store.placement("vm") == arriving
+
+    with monkeypatch.context() as full:
+        full.setattr(world.store, "put_placement", full_disk)
+        with pytest.raises(StoreError):
+            await world.redirect.roll_back("vm")
+    here = world.redirect.bindings["vm"].here
+    assert here.network == "dc1"
+    assert world.recorder.agrees_with(world.ledger)
+    world.redirect.remember("vm")
+    assert world.store.placement("vm") == here
+
+
+def full_disk(placement: Placement) -> None:
+    raise StoreError("database or disk is full")
+
+
 async def test_the_late_end_of_a_failed_attempt_does_not_free_the_locator_of_the_next(world: World) -> None:
     await world.redirect.prepare("vm", "dc2", 2, [])
     await world.redirect.roll_back("vm")

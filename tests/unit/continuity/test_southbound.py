@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from followme.continuity import channel
-from followme.continuity.ledger import EPOCH_SHIFT, Ledger
-from followme.continuity.pipeline import Priority, Rule, Table, base_rules
-from followme.continuity.southbound import DatapathGone, Handlers, RuleRefused, Southbound
+from followme.continuity.ledger import EPOCH_SHIFT
+from followme.continuity.pipeline import base_rules
+from followme.continuity.southbound import DatapathGone
 from followme.domain import Network
 from followme.openflow import (
-    ApplyActions,
     EchoRequest,
     ErrorMsg,
-    FeaturesReply,
     FlowMod,
-    Hello,
     Match,
     Output,
     PacketIn,
@@ -29,24 +25,8 @@ from followme.openflow import (
 from followme.openflow import PacketOut as Packet
 from followme.openflow.constants import OFPBAC_BAD_OUT_PORT, OFPET_BAD_ACTION
 
-from .fabric import network
 from .flowtable import FlowTable, content
-from .switch import Bench, Switch, until
-
-DC1, DC2 = network("dc1", 1), network("dc2", 2)
-
-
-def rule(port: int, out: int = 1) -> Rule:
-    return Rule(Table.FORWARD, Priority.DELIVER, Match(in_port=port), (ApplyActions((Output(out),)),))
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    ledger = Ledger(epoch=100)
-    ledger.set("base", {one.datapath: base_rules(one) for one in (DC1, DC2)})
-    bench = Bench(Southbound((DC1, DC2), ledger, Handlers(packet_in=lambda network, message: None)))
-    yield await bench.start()
-    await bench.southbound.close()
+from .switch import DC1, Bench, Switch, rule, until
 
 
 async def test_a_switch_gets_the_base_rules_before_it_counts_as_connected(bench: Bench) -> None:
@@ -78,6 +58,7 @@ async def test_a_datapath_that_is_not_in_the_config_is_refused_logged_and_closed
     await asyncio.wait_for(stranger.closed.wait(), 5)
     assert stranger.received == [], "it is told nothing"
     assert bench.southbound.counters.refused_datapaths == 1
+    assert bench.southbound.counters.failed_peers == 0, "counted once"
     assert "refused datapath 0xbad" in caplog.text
     for _ in range(5):
         stranger = await Switch(0xBAD).connect(bench.port)
@@ -95,34 +76,6 @@ async def test_the_same_datapath_again_replaces_the_connection_that_was_there(be
     await bench.southbound.barrier([1], timeout=5)
     assert rule(9).key in new.table.entries
     assert rule(9).key not in old.table.entries
-
-
-HEAD = Hello().pack(1)
-WRONG = {
-    "no OpenFlow": b"GET / HTTP/1.1\r\n\r\n" * 4000,
-    "random": random.Random(1).randbytes(70_000),
-    "length below the header's": bytes.fromhex("0400000400000001"),
-    "only version 1": bytes.fromhex("0100000800000001"),
-    "features before hello": FeaturesReply(1).pack(1),
-    "features cut off": HEAD + b"\x04\x06\x00\x10" + bytes(12),
-    "packet-in cut off": HEAD + FeaturesReply(1).pack(2) + b"\x04\x0a\x00\x10" + bytes(12),
-    "packet-in with a broken match": HEAD + FeaturesReply(1).pack(2) + b"\x04\x0a\x00\x30" + b"\xff" * 44,
-}
-
-
-@pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
-async def test_garbage_closes_its_own_connection_only(bench: Bench, data: bytes) -> None:
-    good = await bench.switch(1)
-    reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
-    writer.write(data)
-    with contextlib.suppress(ConnectionError):  # aborted, which the kernel may show as a reset
-        await asyncio.wait_for(reader.read(), 5)
-    writer.close()
-    good.packet_in(b"still there")
-    await until(lambda: bench.packets)
-    assert bench.packets == [("dc1", b"still there")]
-    assert bench.southbound.connected(1)
-    await bench.southbound.barrier([1], timeout=5)
 
 
 async def test_an_unknown_message_and_a_stray_reply_are_passed_over(bench: Bench) -> None:
@@ -179,24 +132,6 @@ async def test_a_barrier_that_nobody_answers_names_the_switch(bench: Bench) -> N
         await bench.southbound.barrier([1], timeout=0.05)
 
 
-async def test_a_refused_rule_is_reported_at_the_barrier_once(bench: Bench) -> None:
-    switch = await bench.switch(1)
-    switch.full = True
-    bench.southbound.apply(bench.southbound.ledger.set("vm", {1: [rule(9)]}))
-    with pytest.raises(RuleRefused, match=r"switch of dc1 .* refused a rule: .*TABLE_FULL"):
-        await bench.southbound.barrier([1], timeout=5)
-    await bench.southbound.barrier([1], timeout=5)
-    assert bench.southbound.counters.errors == 1
-
-
-async def test_an_error_about_a_packet_is_no_refused_rule(bench: Bench) -> None:
-    switch = await bench.switch(1)
-    lost = Packet(b"frame", (Output(99),)).pack(77)
-    switch.say(ErrorMsg(OFPET_BAD_ACTION, OFPBAC_BAD_OUT_PORT, lost[:64]))
-    await until(lambda: bench.southbound.counters.errors)
-    await bench.southbound.barrier([1], timeout=5)
-
-
 async def test_a_flood_of_errors_is_counted_and_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     switch = await bench.switch(1)
     switch.say(*[ErrorMsg(OFPET_BAD_ACTION, OFPBAC_BAD_OUT_PORT, b"\x04\x0d") for _ in range(500)])
@@ -239,6 +174,58 @@ async def test_a_store_that_cannot_commit_does_not_cut_off_the_switches(bench: B
     await bench.southbound.barrier([1], timeout=5)
     assert bench.packets == [("dc1", b"one")]
     assert bench.southbound.counters.faults >= 1
+    assert bench.gone == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_could_not_be_stored_is_not_sent_and_the_switches_get_their_rules_anew(
+    bench: Bench, fails: bool
+) -> None:
+    southbound = bench.southbound
+    one, two = await bench.switch(1), await bench.switch(2)
+    answers = 0
+
+    @contextlib.contextmanager
+    def batch() -> Iterator[None]:
+        yield
+        if answers and fails:
+            raise OSError("no space left on device")
+
+    def packet_in(where: Network, message: PacketIn) -> None:
+        nonlocal answers
+        answers += 1
+        southbound.apply(southbound.ledger.set("vm", {2: [rule(9)]}))
+        southbound.send(2, [Packet(b"you have a lease", (Output(2),))])
+
+    southbound.handlers.batch, southbound.handlers.packet_in = batch, packet_in
+    one.packet_in(b"ask")
+    await until(lambda: answers)
+    if not fails:
+        await southbound.barrier([2], timeout=5)
+        assert rule(9).key in two.table.entries
+        assert [packet.data for packet in two.received if isinstance(packet, Packet)] == [b"you have a lease"]
+        return
+    await asyncio.wait_for(two.closed.wait(), 5)
+    assert rule(9).key not in two.table.entries
+    assert not any(isinstance(message, Packet) for message in two.received)
+    assert bench.gone == ["dc2"], "the one that asked was told nothing, and stays"
+    answers = 0
+    again = await bench.switch(2, two.table)
+    assert rule(9).key in again.table.entries
+
+
+async def test_what_waited_before_a_read_that_cannot_be_stored_is_sent(bench: Bench) -> None:
+    switch = await bench.switch(1)
+
+    @contextlib.contextmanager
+    def batch() -> Iterator[None]:
+        yield
+        raise OSError("no space left on device")
+
+    bench.southbound.handlers.batch = batch
+    bench.southbound.send(1, [Packet(b"stored before", (Output(2),))])
+    bench.southbound._channels[1].data_received(b"")
+    await until(lambda: any(isinstance(message, Packet) for message in switch.received))
     assert bench.gone == []
 
 

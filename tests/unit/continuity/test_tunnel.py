@@ -9,6 +9,7 @@ import pytest
 
 from followme.continuity.binding import Binding
 from followme.continuity.manipulator import node_rules
+from followme.continuity.pipeline import Priority, Rule
 from followme.domain import Node, NodeKind, Placement, mac_bytes
 
 from .fabric import CONTROLLER, Fabric, Packet, Seen, network
@@ -142,6 +143,37 @@ def test_frames_parked_at_the_target_come_back_after_a_roll_back() -> None:
     world.assert_talks()
     (out,) = world.fabric.send("dc2", 2, parked)
     assert (out.network, out.port) == ("dc1", 2), "what was parked at the target must still find its way back"
+
+
+def test_the_way_back_for_frames_parked_at_the_target_is_there_from_prepare_to_retire() -> None:
+    world = World()
+    parked = Packet(VM_MAC, GATEWAY_AS_CACHED, world.user.identifier, world.machine.address)
+
+    def way_back() -> list[Rule]:
+        rules = node_rules(world.vm, world.fabric.networks).get(2, [])
+        return [rule for rule in rules if rule.priority == Priority.LATE and rule.match.eth_dst == VM_MAC]
+
+    source = world.vm.here
+    world.vm = world.vm.prepare(world.place(world.machine, "dc2"), frozenset({"wlan1"}))
+    world.apply()
+    (armed,) = way_back()
+    world.vm = world.vm.switch()
+    world.apply()
+    assert way_back() == [armed], "the very same rule, so that it is never taken out of the switch"
+    # Sent before the roll back, a frame goes round, and waits at the target again: it is not dropped.
+    (out,) = [seen for seen in world.fabric.send("dc2", 2, parked) if seen.port != CONTROLLER]
+    assert (out.network, out.port, out.packet.eth_dst) == ("dc2", 2, VM_MAC)
+    world.vm = world.vm.roll_back()
+    world.apply()
+    assert way_back() == [armed]
+    (out,) = world.fabric.send("dc2", 2, parked)
+    assert (out.network, out.port, out.packet.ipv4_dst) == (source.network, source.port, world.machine.address)
+    for place in world.vm.old:
+        world.vm = world.vm.forget(place)
+    assert way_back() == []
+    released = world.vm.prepare(world.place(world.machine, "dc2", 3), frozenset()).switch().release()
+    world.vm = released
+    assert way_back() == [], "nobody goes back after the release"
 
 
 def test_a_peer_that_is_not_told_goes_by_way_of_home_and_the_controller_hears_of_it() -> None:

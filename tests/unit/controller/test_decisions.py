@@ -28,7 +28,8 @@ def section(name: str, number: int, kind: str, area: int) -> dict[str, Any]:
         "name": name, "kind": kind, "datapath": number, "area": area,
         "uplink": {"port": 1, "router_mac": f"02:aa:00:00:00:0{number}"},
         "prefix": f"10.{number}.0.0/24", "gateway": f"10.{number}.0.1", "locators": f"10.{number}.0.128/25",
-        **({"host": {"port": 2, "bridge": "br", "uplink": "e", "management_address": "10.9.0.1", "run_dir": "/run"}}
+        **({"host": {"port": 2, "bridge": "br", "uplink": "e", "run_dir": "/run",
+                     "management_address": f"10.9.0.{number}"}}
            if kind == "datacentre" else {}),
     }  # fmt: skip
 

@@ -50,6 +50,8 @@ class Server:
     def expire(self) -> list[bytes]:
         gone = self.dhcp.expired()
         for mac in gone:
+            self.store.delete_lease(mac)
+            self.dhcp.forget(mac)
             node = self.locations.node(mac)
             if node is not None and node not in (ALICE, BOB):
                 self.locations.remove(node.name)

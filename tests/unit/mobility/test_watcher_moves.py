@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -304,3 +305,14 @@ async def test_a_flood_of_work_is_bounded(world: World, monkeypatch: pytest.Monk
     assert world.watcher.counts["events dropped"] == 7
     await world.settle()
     assert world.place(ALICE) == ("wlan2", 8)
+
+
+async def test_an_attachments_time_is_that_of_the_wall(world: World) -> None:
+    """It stands in a table that outlives the process; the watcher's own clock may be a monotonic one."""
+    before = time.time()
+    world.port_gone(WLAN1, ALICE_PORT)
+    world.packet_in(WLAN2, 9, data(ALICE.mac, ALICE.address))
+    world.packet_in(WLAN1, 8, dhcp_frame(dhcp(MessageType.REQUEST, STRANGER, wanted="10.3.0.20", server=WLAN1)))
+    await world.settle()
+    assert sorted(one.node for one in world.attachments) == ["alice", "user-" + STRANGER.hex()]
+    assert all(before <= one.at <= time.time() for one in world.attachments)

@@ -58,7 +58,7 @@ def test_delays_decide_when_all_are_known() -> None:
     assert ranked[0].why == "10.00 ms one way from west, measured"
 
 
-@pytest.mark.parametrize("unknown", [None, float("nan"), float("inf"), -0.001])
+@pytest.mark.parametrize("unknown", [None, float("nan"), -0.001])
 def test_one_unknown_delay_leaves_it_to_the_areas(unknown: float | None) -> None:
     ranked = LocationMapper(NETWORKS).rank("west", from_west(0.030, 0.010, unknown))
     assert [(one.network, one.delay_s) for one in ranked] == [
@@ -67,6 +67,19 @@ def test_one_unknown_delay_leaves_it_to_the_areas(unknown: float | None) -> None
         ("dc-c", None),
     ]
     assert "no delay measured for dc-c" in ranked[0].why
+
+
+INF = float("inf")
+
+
+def test_a_data_centre_that_no_probe_reaches_comes_last() -> None:
+    mapper = LocationMapper(NETWORKS, hysteresis_s=1.0)
+    ranked = mapper.rank("west", from_west(INF, 0.030, 0.020), current="dc-a")
+    assert [(one.network, one.delay_s) for one in ranked] == [("dc-c", 0.020), ("dc-b", 0.030), ("dc-a", None)]
+    assert ranked[-1].why == "1 service areas from west (no probe gets through from west)"
+    # Of the others one is not known: their areas decide, but the dead one stays behind them.
+    assert names(mapper, "west", from_west(INF, None, 0.020)) == ["dc-b", "dc-c", "dc-a"]
+    assert names(mapper, "west", from_west(INF, INF, INF)) == ["dc-a", "dc-b", "dc-c"]
 
 
 def test_ties_go_to_the_one_that_serves_then_by_name() -> None:

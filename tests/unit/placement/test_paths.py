@@ -32,7 +32,7 @@ def test_nothing_is_known_of_a_path_without_probes() -> None:
     assert monitor.estimate("a", "b", 0.0) is None
     feed(monitor, 1)
     assert monitor.estimate("b", "a", 0.0) is None
-    assert monitor.delays() == {("a", "b"): pytest.approx(0.01)}
+    assert monitor.delays(1.0) == {("a", "b"): pytest.approx(0.01)}
 
 
 def test_the_control_channels_are_taken_off() -> None:
@@ -122,7 +122,37 @@ def test_a_path_that_never_lived() -> None:
     monitor.sent("a", "b", 7, 0.0)
     assert estimate(monitor, 0.5) == PathEstimate(None, None, None, 0.0, 0, None)
     assert estimate(monitor, 1.0) == PathEstimate(None, None, None, 1.0, 1, None)
-    assert monitor.delays() == {}
+    assert monitor.delays(1.0) == {}
+
+
+def test_a_path_that_brings_nothing_any_more_has_no_delay() -> None:
+    monitor = PathMonitor(window=4, patience_s=2.0, stale_s=10.0)
+    monitor.sent("a", "b", 0, 0.0)
+    feed(monitor, 0)
+    assert monitor.delays(9.0) == {("a", "b"): pytest.approx(0.01)}
+    assert monitor.dead(9.0) == set()
+    assert monitor.delays(10.1) == {}
+    assert monitor.dead(10.1) == {("a", "b")}
+    monitor.received("a", "b", 1, 11.0, 11.01)
+    assert monitor.delays(12.0) == {("a", "b"): pytest.approx(0.01)}, "it lives again at the first probe"
+
+
+def test_a_whole_window_lost_is_a_dead_path_before_it_is_stale() -> None:
+    monitor = PathMonitor(window=4, patience_s=1.0, stale_s=1000.0)
+    feed(monitor, 0)
+    for sequence in range(1, 5):
+        monitor.sent("a", "b", sequence, float(sequence))
+    assert monitor.dead(4.9) == set()
+    assert monitor.dead(5.0) == {("a", "b")}
+    assert monitor.delays(5.0) == {}
+
+
+def test_a_path_that_never_brought_anything_is_dead_in_time() -> None:
+    monitor = PathMonitor(stale_s=10.0)
+    for sequence in range(5):
+        monitor.sent("a", "b", sequence, float(sequence))
+    assert monitor.dead(9.9) == set()
+    assert monitor.dead(10.1) == {("a", "b")}
 
 
 def test_loss_is_that_of_counting_in_any_order() -> None:
@@ -157,5 +187,7 @@ def test_what_is_wrong_is_refused() -> None:
         PathMonitor(window=0)
     with pytest.raises(ValueError, match="patience 0"):
         PathMonitor(patience_s=0.0)
+    with pytest.raises(ValueError, match="staleness 0"):
+        PathMonitor(stale_s=0.0)
     with pytest.raises(ValueError, match="not finite"):
         PathMonitor().received("a", "b", 0, float("nan"), 1.0)

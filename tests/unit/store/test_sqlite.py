@@ -43,7 +43,12 @@ def failing() -> Iterator[None]:
 
 def placements_on_disk(path: Path) -> tuple[Placement, ...]:
     """What another process would see now: only commits."""
-    with Store(path) as other:
+    copy = path.with_name("copy.db")
+    source, target = sqlite3.connect(path), sqlite3.connect(copy)
+    source.backup(target)
+    source.close()
+    target.close()
+    with Store(copy) as other:
         return other.placements()
 
 
@@ -295,9 +300,11 @@ def test_a_batch_that_an_exception_leaves_keeps_what_happened(store: Store, path
 def test_a_batch_without_writes_takes_no_lock(store: Store, path: Path) -> None:
     with store.batch():
         assert store.placements() == ()
-        with Store(path) as other:
-            other.put_placement(PLACE)
-        assert store.placements() == (PLACE,)
+        other = sqlite3.connect(path, timeout=0)
+        other.execute("INSERT INTO placements VALUES ('phone', 'east', 1, 2, 3)")
+        other.commit()
+        other.close()
+        assert [place.node for place in store.placements()] == ["phone"]
 
 
 def test_a_batch_that_sqlite_undid_does_not_pass_for_whole(store: Store, path: Path) -> None:
@@ -319,11 +326,13 @@ def test_a_batch_that_sqlite_undid_does_not_pass_for_whole(store: Store, path: P
 
 
 def test_a_second_writer_is_told_not_waited_for(store: Store, path: Path) -> None:
-    with Store(path) as other, other.transaction():
-        with pytest.raises(StoreError, match=r"followme\.db.*locked"):
-            store.put_placement(PLACE)
-        with pytest.raises(StoreError, match="locked"), store.transaction():
-            pytest.fail("entered without the lock")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"followme\.db.*locked"):
+        store.put_placement(PLACE)
+    with pytest.raises(StoreError, match="locked"), store.transaction():
+        pytest.fail("entered without the lock")
+    other.close()
     store.put_placement(PLACE)
     assert placements_on_disk(path) == (PLACE,)
 

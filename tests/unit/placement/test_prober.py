@@ -1,0 +1,100 @@
+"""The prober over a southbound whose packets are carried by the test, and the mapper fed by it."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import cast
+
+import pytest
+
+from followme.continuity.southbound import Southbound
+from followme.domain import Network
+from followme.openflow import Message, PacketOut
+from followme.placement.mapper import LocationMapper
+from followme.placement.prober import PathProber
+
+from ..continuity.fabric import network
+
+WLAN, NEAR, FAR = network("wlan", 1, access=True), network("near", 2), network("far", 3)
+NETWORKS = {one.name: one for one in (WLAN, NEAR, FAR)}
+DELAYS = {"near": 0.005, "far": 0.040}
+
+
+class World:
+    """Carries each probe to its destination, after the path's delay, unless the path is in ``dead``."""
+
+    def __init__(self) -> None:
+        self.now, self.sequence = 100.0, 0
+        self.dead: set[tuple[str, str]] = set()
+        self.sent: list[Message] = []
+        self.prober = PathProber(NETWORKS, cast(Southbound, self), 0.5, lambda: self.now)
+
+    def connected(self, datapath: int) -> bool:
+        return True
+
+    def half_round_trip(self, datapath: int) -> float:
+        return 0.0
+
+    def send(self, datapath: int, messages: list[Message]) -> None:
+        self.sent += messages
+
+    def probe(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            start = self.now
+            for centre in (NEAR, FAR):
+                for source, destination in ((WLAN, centre), (centre, WLAN)):
+                    self._carry(source, destination, start + DELAYS[centre.name])
+                    self.now = start
+            self.sequence += 1
+            self.now = start + 0.5
+
+    def _carry(self, source: Network, destination: Network, arrives: float) -> None:
+        self.sent.clear()
+        self.prober._send(source, destination, self.sequence)
+        (packet,) = self.sent
+        assert isinstance(packet, PacketOut)
+        if (source.name, destination.name) not in self.dead:
+            self.now = arrives
+            self.prober.received(destination, packet.data)
+
+    def best(self, current: str | None = None) -> str:
+        return LocationMapper(NETWORKS.values(), 0.002).rank("wlan", self.prober.delays(), current)[0].network
+
+
+def test_the_nearest_is_best_until_its_path_dies_and_again_when_it_is_back() -> None:
+    world = World()
+    assert world.prober.delays() == {}
+    world.probe(5.0)
+    assert world.prober.delays() == {
+        ("wlan", "near"): pytest.approx(0.005), ("wlan", "far"): pytest.approx(0.040)
+    }  # fmt: skip
+    assert world.best() == "near"
+    world.dead.add(("near", "wlan"))  # one direction is enough
+    world.probe(6.0)
+    assert world.prober.delays() == {("wlan", "near"): inf, ("wlan", "far"): pytest.approx(0.040)}
+    assert world.best(current="near") == "far"
+    world.dead.clear()
+    world.probe(1.0)
+    assert world.best(current="far") == "near"
+
+
+def test_a_path_that_never_lived_is_not_best_either() -> None:
+    world = World()
+    world.dead = {("wlan", "far"), ("far", "wlan")}
+    world.probe(6.0)
+    assert world.best() == "near"
+    world = World()
+    world.dead = {("wlan", "near"), ("near", "wlan")}
+    world.probe(6.0)
+    assert world.best() == "far"
+
+
+def test_losses_are_those_of_the_worse_direction() -> None:
+    world = World()
+    assert world.prober.losses() == {}
+    world.probe(8.0)
+    world.dead.add(("wlan", "far"))
+    world.probe(8.0)
+    world.now += 10.0
+    assert world.prober.losses() == {("wlan", "near"): 0.0, ("wlan", "far"): pytest.approx(0.5)}
