@@ -123,12 +123,19 @@ def version() -> None:
 
 
 def _load(path: Path) -> Any:
+    from followme.placement import policy_named
+
     try:
-        return load(path)
+        config = load(path)
+        policy_named(config.file.policy.name, config.file.policy.parameters)
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(2) from None
+    except ValueError as error:
+        typer.echo(f"{path}: policy.parameters: {error}", err=True)
+        raise typer.Exit(2) from None
+    return config
 
 
 def _wrong(text: str) -> NoReturn:

@@ -21,7 +21,7 @@ from followme.config import Config
 from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Handlers, Southbound, SwitchError
-from followme.domain import Attachment, Decision, Network, Node, NodeKind, Placement, Service
+from followme.domain import Attachment, Decision, Mac, Network, Node, NodeKind, Placement, Service
 from followme.events import Watchers
 from followme.machines import Machines
 from followme.migration.host import Host, MigrationError
@@ -30,7 +30,7 @@ from followme.mobility.locations import LocationManager
 from followme.mobility.watcher import Watcher
 from followme.placement import LocationMapper, Policy, Situation, policy_named
 from followme.placement.prober import PathProber
-from followme.store import Store
+from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,9 @@ class Controller:
         centres = any(section.host or section.kind == "datacentre" for section in config.file.networks)
         self.mapper = LocationMapper(config.networks, HYSTERESIS_S) if centres else None
         self.machines = Machines(
-            config, hosts, self.redirect, self.store, self.watchers, peers=self.peers, expect=self.watcher.expect
-        )
+            config, hosts, self.redirect, self.store, self.watchers, peers=self.peers,
+            expect=self.watcher.expect, expect_no_more=self.watcher.expect_no_more,
+        )  # fmt: skip
         handlers.packet_in = self.watcher.packet_in
         handlers.port_status = self.watcher.port_status
         handlers.ports = self.watcher.ports
@@ -115,9 +116,13 @@ class Controller:
             if known.get(name) != node:
                 # What the file says now beats what it said once; a place is kept if it is still there.
                 self.store.put_node(node)
+        taken = {one for node in configured.values() for one in (node.mac, (node.home, node.address))}
         for name, node in {**known, **configured}.items():
-            if node.home not in self.networks:
-                log.warning("forgot %s: its home %s is not in the config any more", name, node.home)
+            gone = None if node.home in self.networks else f"its home {node.home} is not in the config any more"
+            if name not in configured and not taken.isdisjoint({node.mac, (node.home, node.address)}):
+                gone = "the config gives its MAC or address to another"
+            if gone:
+                log.warning("forgot %s: %s", name, gone)
                 self.store.delete_node(name)
                 continue
             place = self.store.placement(name)
@@ -132,14 +137,21 @@ class Controller:
         configured = {node.mac for node in self.config.nodes}
         while True:
             await asyncio.sleep(LEASE_CHECK_S)
-            for mac in self.dhcp.expired():
-                node = self.locations.node(mac)
-                if node is None or mac in configured:
-                    continue
-                self.watchers.tell("mobility", f"{node.name}'s lease of {node.address} has run out", node)
-                self.locations.remove(node.name)
-                self.redirect.forget(node.name)
-                self.store.delete_node(node.name)
+            try:
+                self._forget_expired(configured)
+            except StoreError as error:
+                log.error("leases that have run out are kept for now: %s", error)
+
+    def _forget_expired(self, configured: set[Mac]) -> None:
+        for mac in self.dhcp.expired():
+            node = self.locations.node(mac)
+            if node is None or mac in configured:
+                continue
+            self.watchers.tell("mobility", f"{node.name}'s lease of {node.address} has run out", node)
+            self.locations.remove(node.name)
+            self.redirect.forget(node.name)
+            self.store.delete_node(node.name)
+            self._last_seen.pop(node.name, None)
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self.config.file.listen.tls

@@ -63,13 +63,14 @@ class Machines:
         *,
         peers: Callable[[Node], frozenset[str]],
         expect: Callable[[str, str, int], None],
+        expect_no_more: Callable[[str], None],
     ) -> None:
         self.hosts = dict(hosts)
         self.running: dict[str, Qemu] = {}
         self.results: dict[str, Result] = {}
         self.mode = config.file.migration.mode
         self.redirect, self.watchers, self.services = redirect, watchers, config.services
-        self.peers, self.expect = peers, expect
+        self.peers, self.expect, self.expect_no_more = peers, expect, expect_no_more
         self._store = store
         self._settings = config.file.migration
         self._sections = {section.name: section for section in config.file.machines}
@@ -98,6 +99,7 @@ class Machines:
             if found is not None:
                 self.watchers.tell("migration", f"{name} runs at {host.name} already")
             self.running[name] = found or await Qemu.start(host, spec, survive=survive)
+        self.redirect.free_unused()
 
     async def _settle(self, migration: Migration) -> None:
         """Finish or take back what a crash interrupted, and bring the redirect to where the machine is."""
@@ -325,9 +327,13 @@ class RedirectHooks:
     async def rollback(self, reason: str) -> None:
         machine = self._migration.machine
         if self._paper:
+            self._machines.expect_no_more(machine)
             return
-        await self._machines.redirect.roll_back(machine)
-        self._machines.retire(machine, self._machines.redirect.bindings[machine].old)
+        try:
+            await self._machines.redirect.roll_back(machine)
+        finally:
+            # Also if a switch is away: its rules are right when it comes back.
+            self._machines.retire(machine, self._machines.redirect.bindings[machine].old)
 
     def progress(self, progress: TransferProgress) -> None:
         self._machines.watchers.tell(

@@ -43,7 +43,8 @@ class Operator:
     async def start(self) -> None:
         log = self.log.open("ab")
         self._child = await Child.start(
-            ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-m", "followme", "controller", "-c", str(self.config)],
+            ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-m", "followme", "controller", "-c",
+             str(self.config)],
             namespace=self.lab.switch_namespace, stdout=log,
         )  # fmt: skip
         log.close()
@@ -146,8 +147,9 @@ def test_a_config_that_cannot_be_served_is_one_line(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(example.read_text().replace("/var/lib/followme", str(tmp_path / "nowhere")))
     done = subprocess.run(
-        [sys.executable, "-m", "followme", "controller", "-c", str(config)], capture_output=True, text=True, timeout=60
-    )
+        [sys.executable, "-m", "followme", "controller", "-c", str(config)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
     assert done.returncode == 1
     assert "vmlinuz" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr

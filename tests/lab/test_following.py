@@ -274,7 +274,7 @@ async def test_a_client_with_a_new_address_is_recognised_and_followed() -> None:
         binding = scenario.controller.redirect.bindings[USER]
         assert (binding.node.identifier, binding.here.network) == (IPv4Address("10.4.0.33"), "wlan2")
         assert place(scenario) == "dc2"
-        tail = [ping for ping in pinger.pings[-50:]]
+        tail = pinger.pings[-50:]
         assert all(ping.rtt_s is not None and ping.rtt_s < 0.025 for ping in tail)
 
 

@@ -74,6 +74,8 @@ def ingress_rule(binding: Binding, place: Placement) -> Rule:
 def _all(binding: Binding, networks: Networks) -> Iterator[tuple[str, Rule]]:
     places = [binding.here] + ([binding.arriving] if binding.arriving else [])
     for place in places:
+        if place.port == 0:
+            continue  # a user at home that was not seen yet: nobody knows at which port it will be
         yield place.network, ingress_rule(binding, place)
         yield from _deliver(binding, place)
         yield from _egress(binding, place, networks)
@@ -110,7 +112,7 @@ def _neighbours(binding: Binding, networks: Networks) -> Iterator[tuple[str, Rul
     Only while both are at home: a guest with the same private address must never be mixed up with them.
     """
     node, here = binding.node, binding.here
-    if here.network != node.home or node.address == node.identifier:
+    if here.network != node.home or node.address == node.identifier or here.port == 0:
         return
     inside = networks[node.home].inside
     own = Match(in_port=here.port, eth_src=node.mac, eth_type=ETH_IPV4, ipv4_src=node.address, ipv4_dst=inside)

@@ -157,6 +157,13 @@ class Redirect:
         if (place.network, place.locator) not in _addresses(after):
             self._free(name, place, binding.node)
 
+    def free_unused(self) -> None:
+        """Give back locators of places that nobody remembers: they were being retired when we ended."""
+        used = {(place.network, name) for name, binding in self.bindings.items() for place in _places(binding)}
+        for network, name in self.store.locators():
+            if (network, name) not in used:
+                self.store.free_locator(network, name)
+
     def watch(self, name: str, watched: bool) -> None:
         """Silence (or resume) the home switch's reports about peers that do not know the locator."""
         binding = self.bindings.get(name)

@@ -74,6 +74,10 @@ class Watcher:
         """The machine is being carried there without preparation: believe it when it shows up."""
         self._expected[machine] = (network, port)
 
+    def expect_no_more(self, machine: str) -> None:
+        """It was not carried after all."""
+        self._expected.pop(machine, None)
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()

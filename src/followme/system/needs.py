@@ -35,7 +35,8 @@ MACHINE_LAB = (*NETWORK_LAB, Need.QEMU, Need.GUEST)
 _OVS_PROGRAMS = ("ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 # Program -> the Debian package that holds it.
 _PROGRAMS: dict[Need, dict[str, str]] = {
-    Need.NETWORKS: {"ip": "iproute2", "tc": "iproute2", "ethtool": "ethtool", "setpriv": "util-linux"},
+    Need.NETWORKS: {"ip": "iproute2", "tc": "iproute2", "ethtool": "ethtool", "setpriv": "util-linux",
+                    "unshare": "util-linux"},
     Need.OPENVSWITCH: dict.fromkeys(_OVS_PROGRAMS, "openvswitch-switch"),
     Need.BUSYBOX: {"busybox": "busybox-static"},
     Need.QEMU: {"qemu-system-x86_64": "qemu-system-x86"},
@@ -64,7 +65,7 @@ def check(needs: Iterable[Need]) -> list[str]:
         problems.append("not root: namespaces and switches need it; run the command with sudo")
     for need in wanted:
         problems += _missing_programs(need)
-    if root and shutil.which("ip") is not None:  # without these two the kernel cannot be asked
+    if root and shutil.which("ip") and shutil.which("unshare"):  # without them the kernel cannot be asked
         for need in wanted:
             problems += _missing_features(need)
     if Need.GUEST in wanted and platform.machine() != "x86_64":

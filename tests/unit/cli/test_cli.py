@@ -42,6 +42,7 @@ def test_the_example_is_good() -> None:
         (lambda d: d["services"][0].update(machine="vm9"), "services[0].machine", "vm9"),
         (lambda d: d["listen"].update(port=70000), "listen.port", "70000"),
         (lambda d: d.update(polcy={}), "polcy", "{}"),
+        (lambda d: d["policy"]["parameters"].update(gamma=1.5), "policy.parameters", "1.5"),
     ],
 )
 def test_a_mistake_names_file_key_and_value(tmp_path: Path, change: object, key: str, value: str) -> None:

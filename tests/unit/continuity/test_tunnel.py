@@ -84,7 +84,8 @@ class World:
                 continue
             where = self.fabric.networks[place.network]
             packet = Packet(b"\x0e" * 6, where.router_mac, self.client.here.locator, place.locator)
-            out = [seen for seen in self.fabric.send(where.name, where.uplink_port, packet) if seen.port != CONTROLLER]
+            seen = self.fabric.send(where.name, where.uplink_port, packet)
+            out = [one for one in seen if one.port != CONTROLLER]
             assert [(one.network, one.port) for one in out] == [(vm.here.network, vm.here.port)], place
             assert out[0].packet.ipv4_dst == self.machine.address
 

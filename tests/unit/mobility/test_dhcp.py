@@ -202,6 +202,9 @@ def test_who_asks_again_behind_its_release_keeps_its_address(server: Server) -> 
 
 def test_leases_survive_a_restart(server: Server) -> None:
     node = server.lease(WLAN1, NEW)
+    later = Server(server.store)
+    later.now += 601
+    assert later.dhcp._leases[NEW].identifier == node.identifier
     again = Server(server.store)
     assert said(again.handle(WLAN1, dhcp(DISCOVER, OTHER, wanted=str(node.address)))).yiaddr != node.address
     assert again.lease(WLAN2, NEW) == node

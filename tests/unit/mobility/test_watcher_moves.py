@@ -219,6 +219,10 @@ async def test_ports_that_no_node_uses_are_not_remembered(world: World) -> None:
     assert world.watcher._gone_ports == set()
     world.link(WLAN1, BOB_PORT, up=False)
     assert world.watcher._gone_ports == {("wlan1", BOB_PORT)}
+    world.packet_in(WLAN2, 8, data(BOB.mac, BOB.address))
+    await world.settle()
+    world.port_gone(WLAN2, 77)
+    assert world.watcher._gone_ports == set(), "the port that bob has left matters no more"
 
 
 async def test_the_ports_that_a_switch_lists_when_it_connects_say_who_is_gone(world: World) -> None:

@@ -76,6 +76,7 @@ async def test_the_router_is_told_who_has_an_identifier_or_a_locator(world: Worl
         (BOB_PORT, arp(BOB.mac, "10.3.0.10", "10.3.0.10"), "arp"),
         (BOB_PORT, arp(BOB.mac, "10.3.0.1", "10.3.0.10", ARP_REPLY), "address"),
         (BOB_PORT, arp(ALICE.mac, "10.3.0.10", "10.3.0.1", source=BOB.mac), "arp"),
+        (BOB_PORT, arp(ALICE.mac, "10.3.0.11", "10.3.0.1", source=BOB.mac), "arp"),
     ],
 )
 async def test_a_claim_by_arp_is_refused_counted_logged_and_without_effect(
