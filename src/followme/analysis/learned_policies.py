@@ -1,0 +1,207 @@
+"""Policies made of what was learned: on the graph of service areas, and on the paper's line.
+
+On the graph a state is (the user's area a, the service's area m), and an epoch is a handoff. In a the service
+stays, or goes to a, at a cost M(a, m). Until the next handoff the user waits L(a, m) t(a), then goes to b
+with probability P(a, b); the session ends with probability 1 - c. The least cost until its end is
+
+    V(a, m) = min( W(a, m), M(a, m) + W(a, a) ),   W(a, m) = L(a, m) t(a) + c sum_b P(a, b) V(b, m)
+
+That is the cost that is evaluated: nothing is discounted, and the sums are finite because sessions end. Only
+differences decide, so only they are iterated: with D(a, m) = V(a, m) - V(a, a) and X = P D
+
+    D(a, m) = min( E(a, m), M(a, m) ),   E(a, m) = (L(a, m) - L(a, a)) t(a) + c (X(a, m) - X(a, a))
+
+which has no large common part that digits are lost in, and settles as soon as the user's way is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from math import log
+from typing import ClassVar
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from followme.domain import Decision
+from followme.placement import Situation
+from followme.placement.mdp_problem import Problem
+from followme.placement.mdp_solve import Solution, solve
+
+from .cells import Areas
+from .learning import Away, Habits, Learned, log_odds
+from .outcome import Costs
+from .trace import Floats, Ints
+
+TOLERANCE = 1e-6
+"""A sweep that changes no difference by more than this share of the dearest migration is the last."""
+
+_MOST_SWEEPS = 5000
+_KEPT_USERS = 64
+"""Tables of that many users are kept at a time: 90 MB if there are 400 areas."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relocation:
+    """The solved problem. Rows are the user's areas, columns the service's, values in seconds of waiting.
+
+    ``stay`` (n, n): what it costs more to leave the service where it is than to have it at the user's area,
+    from now to the end of the session; ``go`` (n, n): what migrating costs. ``sweeps`` and the last ``change``
+    say how the iteration ended.
+    """
+
+    stay: Floats
+    go: Floats
+    sweeps: int
+    change: float
+
+
+def relocate(habits: Habits, areas: Areas, costs: Costs) -> Relocation:
+    """Value iteration on the differences, from none."""
+    go = costs.migration(areas.hops)
+    np.fill_diagonal(go, 0.0)
+    start = Relocation(np.zeros_like(go), go, 0, np.inf)
+    return _sweep(habits, areas, costs, start, np.arange(len(areas)))
+
+
+def relocate_among(habits: Habits, areas: Areas, costs: Costs, known: Relocation, among: Ints) -> Relocation:
+    """The same for one user, among the areas (k,) where that user has been.
+
+    Where the user was never seen, what is ``known`` of the population holds, as the user's habits do there.
+    """
+    return _sweep(habits, areas, costs, known, among)
+
+
+def _sweep(habits: Habits, areas: Areas, costs: Costs, start: Relocation, among: Ints) -> Relocation:
+    """Sweeps over the states of which both areas are ``among`` those given; the others stay as they are."""
+    square = np.ix_(among, among)
+    per_s = costs.waiting(areas.hops[square])
+    own = (per_s - np.diag(per_s)[:, None]) * habits.stay_s[among, None]
+    moves, go, stay = habits.moves[among], start.go[square], start.stay.copy()
+    least = TOLERANCE * float(start.go.max())
+    # Columns alone: the service is at one of the areas, the user goes on to any.
+    difference = np.minimum(start.stay, start.go)[:, among]
+    sweeps, change = 0, np.inf
+    while change > least and sweeps < _MOST_SWEEPS:
+        ahead = moves @ difference
+        stay[square] = own + habits.goes_on * (ahead - np.diag(ahead)[:, None])
+        improved = np.minimum(stay[square], go)
+        change = float(np.abs(improved - difference[among]).max())
+        difference[among] = improved
+        sweeps += 1
+    return Relocation(stay, start.go, sweeps, change)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AreaMdp:
+    """Migrates where ``relocate`` says so, with each user's own habits.
+
+    ``service`` of a situation is the name of its user, ``best`` and ``current`` are names of areas. A user who
+    was not learned of has the population's habits. ``KeyError`` if an area is unknown.
+    """
+
+    learned: Learned
+    costs: Costs
+    population: Relocation = field(init=False, repr=False)
+    _users: dict[str, int] = field(init=False, repr=False)
+    _areas: dict[str, int] = field(init=False, repr=False)
+    _solved: OrderedDict[int, Relocation] = field(init=False, repr=False)
+    name: ClassVar[str] = "mdp"
+
+    def __post_init__(self) -> None:
+        population = relocate(self.learned.population, self.learned.areas, self.costs)
+        object.__setattr__(self, "population", population)
+        object.__setattr__(self, "_users", {name: i for i, name in enumerate(self.learned.visits.users)})
+        object.__setattr__(self, "_areas", {name: i for i, name in enumerate(self.learned.areas.names)})
+        object.__setattr__(self, "_solved", OrderedDict())
+
+    def decide(self, situation: Situation) -> Decision:
+        if situation.best == situation.current:
+            return situation.decide(self.name, False, f"{situation.current} is the best data centre")
+        table = self._table(situation.service)
+        at = self._areas[situation.best], self._areas[situation.current]
+        stay, go = float(table.stay[at]), float(table.go[at])
+        why = f"staying costs {stay:.3g} s of waiting to the session's end, migrating {go:.3g} s"
+        return situation.decide(self.name, stay > go, why)
+
+    def _table(self, service: str) -> Relocation:
+        user = self._users.get(service)
+        if user is None:
+            return self.population
+        table = self._solved.get(user)
+        if table is None:
+            habits = self.learned.of_user(user)
+            table = self.population
+            if habits is not self.learned.population:
+                among = self.learned.seen_by(user)
+                table = relocate_among(habits, self.learned.areas, self.costs, table, among)
+            self._solved[user] = table
+            if len(self._solved) > _KEPT_USERS:
+                self._solved.popitem(last=False)
+        return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LineMdp:
+    """The paper's 1D decision process with the distance as its state, solved by ``followme.placement``.
+
+    From each distance the chances of a hop back, none and one away are the population's, shifted in log-odds
+    by what p of this user at this place differs. Staying costs what waiting at that distance does until the
+    next handoff (the solver's ``fee``), migrating what it costs over that distance; the discount is the
+    probability that the session goes on, so that the cost is again that which is evaluated. The shift is
+    rounded to a quarter and the stay to a quarter of a doubling, so that the problems to solve are few.
+    """
+
+    learned: Learned
+    away: Away
+    costs: Costs
+    _users: dict[str, int] = field(init=False, repr=False)
+    _areas: dict[str, int] = field(init=False, repr=False)
+    _solved: dict[tuple[int, int], Solution] = field(init=False, repr=False)
+    name: ClassVar[str] = "mdp-line"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_users", {name: i for i, name in enumerate(self.learned.visits.users)})
+        object.__setattr__(self, "_areas", {name: i for i, name in enumerate(self.learned.areas.names)})
+        object.__setattr__(self, "_solved", {})
+
+    def decide(self, situation: Situation) -> Decision:
+        distance = situation.distance
+        if situation.best == situation.current or distance <= 0:
+            return situation.decide(self.name, False, f"{situation.current} is the best data centre")
+        area = self._areas[situation.best]
+        user = self._users.get(situation.service)
+        p = self.away.place[area] if user is None else self.away.own[user, area]
+        shift = float(log_odds(np.array(p)) - log_odds(np.array(self.away.overall)))
+        stay_s = float(self.learned.population.stay_s[area])
+        key = round(4.0 * shift), round(4.0 * log(stay_s, 2.0))
+        solution = self._solved.get(key)
+        if solution is None:
+            solution = self._solved[key] = solve(self._problem(key[0] / 4.0, 2.0 ** (key[1] / 4.0)))
+        gain = float(solution.gain[distance])
+        why = (
+            f"migrating at distance {distance} saves {gain:+.3g} s of waiting against staying "
+            f"(threshold {solution.threshold} at p {p:.2g}, {stay_s:.0f} s a stay)"
+        )
+        return situation.decide(self.name, bool(solution.migrate[distance]), why)
+
+    def _problem(self, shift: float, stay_s: float) -> Problem:
+        back, same, on = self.away.steps
+        on = on * np.exp(shift)
+        total = back + same + on
+        states = len(total)
+        stay = np.zeros((states + 1, states + 1))
+        inner = np.arange(1, states)
+        stay[inner, inner - 1], stay[inner, inner], stay[inner, inner + 1] = (
+            one[1:] / total[1:] for one in (back, same, on)
+        )
+        stay[0, 1] = stay[states, states - 1] = 1.0
+        hops = np.arange(states + 1)
+        # Nobody is that far away; the last state is there for the chance to get further yet.
+        beyond = hops == states
+        waiting = (self.costs.waiting(hops) - self.costs.waiting(hops[:1])) * stay_s
+        goes_on = self.learned.population.goes_on
+        return Problem(
+            csr_array(stay), np.zeros(states + 1), self.costs.migration(hops), goes_on, hops, beyond, fee=waiting
+        )
