@@ -1,4 +1,4 @@
-"""What holds of any assignment: no place over its capacity, exact no worse than greedy, bounds below the optimum."""
+"""Of any assignment: no place over its capacity, exact no worse than greedy, bounds below the optimum."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_against_all_assignments(case: Case) -> None:
         for place in product(range(-1, d), repeat=u)
         if fits(case, place) and np.isfinite(cost_of(case, place))
     )
-    greedy, exact = (assign(*case, method) for method in ("greedy", "exact"))  # type: ignore[arg-type]
+    greedy, exact = (assign(*case, method) for method in ("greedy", "exact"))
     for result in (greedy, exact):
         check(case, result)
         assert result.lower_bound <= optimum + 1e-9
@@ -83,7 +83,7 @@ def test_against_all_assignments(case: Case) -> None:
 def test_nobody_would_find_room_in_a_better_place(case: Case) -> None:
     cost, capacity, stay, _ = case
     for method in ("greedy", "auto"):
-        result = assign(*case, method, time_limit_s=0.2)  # type: ignore[arg-type]
+        result = assign(*case, method, time_limit_s=0.2)
         check(case, result)
         place = result.place.tolist()
         for user in range(len(place)):

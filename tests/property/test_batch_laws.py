@@ -65,20 +65,20 @@ services = st.tuples(
 )
 
 
+Row = tuple[float, float, float, float, float, float, float, float | None, Task]
+
+
 @given(st.lists(services, max_size=20))
-def test_stay_or_go(population: list[tuple[float, float, float, float, float, float, float, float | None, Task]]) -> None:
+def test_stay_or_go(population: list[Row]) -> None:
     """Bit by bit, for it is the same arithmetic in the same order."""
     single = [
-        one_stay_or_go(Use("s", stay, task, remaining), Carry(size, free, stalled, price), gain, cost)
-        for gain, stay, size, free, stalled, price, cost, remaining, task in population
+        one_stay_or_go(Use("s", row[1], row[8], row[7]), Carry(row[2], row[3], row[4], row[5]), row[0], row[6])
+        for row in population
     ]
-    columns = list(zip(*population, strict=True)) if population else [[]] * 9
-    *measured, remaining, task = columns
-    verdicts = stay_or_go(
-        *[np.array(column, dtype=np.float64) for column in measured],
-        remaining_s=np.array([np.inf if one is None else one for one in remaining], dtype=np.float64),
-        urgent=np.array([one is not Task.ORDINARY for one in task], dtype=np.bool_),
-    )
+    gain, stay, size, free, stalled, price, cost = np.array([row[:7] for row in population]).reshape(-1, 7).T
+    remaining = np.array([np.inf if row[7] is None else row[7] for row in population])
+    hurry = np.array([row[8] is not Task.ORDINARY for row in population])
+    verdicts = stay_or_go(gain, stay, size, free, stalled, price, cost, remaining, hurry)
     assert verdicts.migrate.tolist() == [verdict.migrate for verdict in single]
     expected = [np.nan if verdict.net is None else verdict.net for verdict in single]
     np.testing.assert_array_equal(verdicts.net, expected)

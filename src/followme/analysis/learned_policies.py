@@ -1,17 +1,16 @@
 """Policies made of what was learned: on the graph of service areas, and on the paper's line.
 
 On the graph a state is (the user's area a, the service's area m), and an epoch is a handoff. In a the service
-stays, or goes to a, at a cost M(a, m). Until the next handoff the user waits L(a, m) t(a), then goes to b
-with probability P(a, b); the session ends with probability 1 - c. The least cost until its end is
+stays, or goes to a, at a cost M(a, m). Until the next handoff the user waits L(a, m) t(a, m), then goes to b
+with probability P(b | a, m), whatever the service does; the session ends with probability 1 - c. That is
+the cost that is evaluated: nothing is discounted, and the sums are finite because sessions end. Let D(a, m) be
+the least cost until its end, less that with the service at a. Staying costs E(a, m) more than being there:
 
-    V(a, m) = min( W(a, m), M(a, m) + W(a, a) ),   W(a, m) = L(a, m) t(a) + c sum_b P(a, b) V(b, m)
+    E(a, m) = (L(a, m) - L(a, a)) t(a, m) + c sum_b P(b | a, m) (D(b, m) - D(b, a)),   D = min(E, M)
 
-That is the cost that is evaluated: nothing is discounted, and the sums are finite because sessions end. Only
-differences decide, so only they are iterated: with D(a, m) = V(a, m) - V(a, a) and X = P D
-
-    D(a, m) = min( E(a, m), M(a, m) ),   E(a, m) = (L(a, m) - L(a, a)) t(a) + c (X(a, m) - X(a, a))
-
-which has no large common part that digits are lost in, and settles as soon as the user's way is forgotten.
+The differences alone are iterated: there is no large common part that digits are lost in, and they settle as
+soon as the user's way is forgotten. P depends on m since the service is where the user has been: at a the
+user who came from m goes on rather than back to m (``learning``).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from followme.placement.mdp_solve import Solution, solve
 from .cells import Areas
 from .learning import Away, Habits, Learned, log_odds
 from .outcome import Costs
-from .trace import Floats, Ints
+from .trace import Floats
 
 TOLERANCE = 1e-6
 """A sweep that changes no difference by more than this share of the dearest migration is the last."""
@@ -57,40 +56,28 @@ class Relocation:
     change: float
 
 
-def relocate(habits: Habits, areas: Areas, costs: Costs) -> Relocation:
-    """Value iteration on the differences, from none."""
-    go = costs.migration(areas.hops)
-    np.fill_diagonal(go, 0.0)
-    start = Relocation(np.zeros_like(go), go, 0, np.inf)
-    return _sweep(habits, areas, costs, start, np.arange(len(areas)))
-
-
-def relocate_among(habits: Habits, areas: Areas, costs: Costs, known: Relocation, among: Ints) -> Relocation:
-    """The same for one user, among the areas (k,) where that user has been.
-
-    Where the user was never seen, what is ``known`` of the population holds, as the user's habits do there.
-    """
-    return _sweep(habits, areas, costs, known, among)
-
-
-def _sweep(habits: Habits, areas: Areas, costs: Costs, start: Relocation, among: Ints) -> Relocation:
-    """Sweeps over the states of which both areas are ``among`` those given; the others stay as they are."""
-    square = np.ix_(among, among)
-    per_s = costs.waiting(areas.hops[square])
-    own = (per_s - np.diag(per_s)[:, None]) * habits.stay_s[among, None]
-    moves, go, stay = habits.moves[among], start.go[square], start.stay.copy()
-    least = TOLERANCE * float(start.go.max())
-    # Columns alone: the service is at one of the areas, the user goes on to any.
-    difference = np.minimum(start.stay, start.go)[:, among]
+def relocate(habits: Habits, areas: Areas, costs: Costs, known: Relocation | None = None) -> Relocation:
+    """Value iteration on the differences, in the states of the habits; in all others what is ``known`` holds."""
+    n = len(areas)
+    user, service = np.divmod(habits.states, n)
+    hops = areas.hops[user, service]
+    own = (costs.waiting(hops) - costs.waiting(areas.hops[user, user])) * habits.stay_s
+    if known is None:
+        go = costs.migration(areas.hops)
+        np.fill_diagonal(go, 0.0)
+        known = Relocation(np.zeros((n, n)), go, 0, np.inf)
+    stay, go_here = known.stay.copy(), known.go[user, service]
+    least = TOLERANCE * float(known.go.max())
+    difference = np.minimum(known.stay, known.go).ravel()
     sweeps, change = 0, np.inf
     while change > least and sweeps < _MOST_SWEEPS:
-        ahead = moves @ difference
-        stay[square] = own + habits.goes_on * (ahead - np.diag(ahead)[:, None])
-        improved = np.minimum(stay[square], go)
-        change = float(np.abs(improved - difference[among]).max())
-        difference[among] = improved
+        staying = own + habits.goes_on * (habits.ahead @ difference)
+        improved = np.minimum(staying, go_here)
+        change = float(np.abs(improved - difference[habits.states]).max())
+        difference[habits.states] = improved
         sweeps += 1
-    return Relocation(stay, start.go, sweeps, change)
+    stay[user, service] = staying
+    return Relocation(stay, known.go, sweeps, change)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +99,7 @@ class AreaMdp:
     def __post_init__(self) -> None:
         population = relocate(self.learned.population, self.learned.areas, self.costs)
         object.__setattr__(self, "population", population)
-        object.__setattr__(self, "_users", {name: i for i, name in enumerate(self.learned.visits.users)})
+        object.__setattr__(self, "_users", {name: i for i, name in enumerate(self.learned.users)})
         object.__setattr__(self, "_areas", {name: i for i, name in enumerate(self.learned.areas.names)})
         object.__setattr__(self, "_solved", OrderedDict())
 
@@ -134,8 +121,7 @@ class AreaMdp:
             habits = self.learned.of_user(user)
             table = self.population
             if habits is not self.learned.population:
-                among = self.learned.seen_by(user)
-                table = relocate_among(habits, self.learned.areas, self.costs, table, among)
+                table = relocate(habits, self.learned.areas, self.costs, table)
             self._solved[user] = table
             if len(self._solved) > _KEPT_USERS:
                 self._solved.popitem(last=False)
@@ -162,7 +148,7 @@ class LineMdp:
     name: ClassVar[str] = "mdp-line"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_users", {name: i for i, name in enumerate(self.learned.visits.users)})
+        object.__setattr__(self, "_users", {name: i for i, name in enumerate(self.learned.users)})
         object.__setattr__(self, "_areas", {name: i for i, name in enumerate(self.learned.areas.names)})
         object.__setattr__(self, "_solved", {})
 
@@ -174,7 +160,7 @@ class LineMdp:
         user = self._users.get(situation.service)
         p = self.away.place[area] if user is None else self.away.own[user, area]
         shift = float(log_odds(np.array(p)) - log_odds(np.array(self.away.overall)))
-        stay_s = float(self.learned.population.stay_s[area])
+        stay_s = float(self.learned.stay_s[area])
         key = round(4.0 * shift), round(4.0 * log(stay_s, 2.0))
         solution = self._solved.get(key)
         if solution is None:

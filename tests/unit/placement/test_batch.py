@@ -7,7 +7,7 @@ import pytest
 
 from followme.placement import batch
 from followme.placement.batch import DecisionTable, decide, stay_or_go
-from followme.placement.mdp import hexagons, line, linear_quality
+from followme.placement.mdp import Problem, hexagons, line, linear_quality
 
 TABLE = DecisionTable.of_thresholds([[1, 2], [3, 4]])
 
@@ -34,12 +34,13 @@ def test_any_whole_numbers(kind: type[np.integer[np._typing.NBitBase]]) -> None:
 def test_more_users_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(7)
     arrays = [draw.integers(0, high, 1000) for high in (7, 2, 2)]
-    columns = [draw.normal(size=1000), *(draw.exponential(100.0, 1000) for _ in range(3))]
-    whole, weighed = decide(TABLE, *arrays), stay_or_go(*columns)
+    worth = draw.normal(size=1000)
+    stay, size, free = (draw.exponential(100.0, 1000) for _ in range(3))
+    whole, weighed = decide(TABLE, *arrays), stay_or_go(worth, stay, size, free)
     monkeypatch.setattr(batch, "_BLOCK", 33)
     assert (decide(TABLE, *arrays) == whole).all()
     assert whole.tolist() == [bool(TABLE.migrate[p, c, min(d, 4)]) for d, p, c in zip(*arrays, strict=True)]
-    split = stay_or_go(*columns)
+    split = stay_or_go(worth, stay, size, free)
     np.testing.assert_array_equal(split.net, weighed.net)
     np.testing.assert_array_equal(split.migrate, weighed.migrate)
 
@@ -84,12 +85,15 @@ def test_no_thresholds(thresholds: object) -> None:
 
 
 def test_no_problems() -> None:
-    def problem(thr: int) -> object:
+    def problem(thr: int) -> Problem:
         return line(thr, 0.5, 1.0, 0.9, linear_quality(thr, 10.0, 1.0))
 
-    for problems in ([], [[]], [[problem(3)], [problem(4)]], [[problem(3)], [problem(3), problem(3)]]):
+    ragged: list[list[list[Problem]]] = [
+        [], [[]], [[problem(3)], [problem(4)]], [[problem(3)], [problem(3), problem(3)]],
+    ]  # fmt: skip
+    for problems in ragged:
         with pytest.raises(ValueError, match="as many cost classes"):
-            DecisionTable.of_problems(problems)  # type: ignore[arg-type]
+            DecisionTable.of_problems(problems)
     flat = hexagons(2, 1.0, 0.9, lambda distance: 10.0 - distance)
     with pytest.raises(ValueError, match="of lines"):
         DecisionTable.of_problems([[flat]])
