@@ -98,8 +98,10 @@ def reproduce(
         for table in model.tables:
             console.print("\n".join(table.lines()), markup=False)
             console.print()
+        console.print("What the paper says of it, against the exact chain")
         for sentence in model.sentences():
-            console.print(str(sentence), markup=False)
+            verdict = "holds" if sentence.holds else "does not hold"
+            console.print(f"  {verdict:14} {sentence.paper}: {sentence.exact}", markup=False)
         _hand_over(model.to_json(), lambda path: figures.plot(model, path), json_file, plot_file, console)
     elif name == "policy":
         from followme.placement.mdp_figure14 import reproduce_policy
