@@ -24,7 +24,7 @@ from .visits import Mapped, Visits, find_visits, split
 
 POLICY_NAMES = ("never", "always", "myopic", "threshold", "mdp-line", "mdp")
 TRAIN_HOURS = 16.0
-OWN_WEIGHTS = (inf, 100.0, 20.0)
+OWN_WEIGHTS = (inf, 100.0, 20.0, 5.0, 2.0)
 """How many handoffs of the population's a user's own stand against, in each area; which, the training hours say."""
 
 _PATIENCE = 2

@@ -18,7 +18,7 @@ _FAR = 3.0
 
 
 def plot(comparison: Comparison, path: Path) -> None:
-    """Cost, latency against bytes, time at each distance, cost by the hour; the suffix of ``path`` is the format."""
+    """Cost, latency against bytes, time at a distance, cost by the hour; PNG, SVG or PDF by the suffix."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -44,7 +44,7 @@ def plot(comparison: Comparison, path: Path) -> None:
         axes.legend(fontsize=8)
     _dress(trade, "Latency against bytes", "GB moved", "mean latency, ms")
     _dress(distance, "Distance", "hops to the data centre that serves", "share of time within")
-    _dress(hourly, f"Cost hour by hour against {base.policy}", "hour since training ended", "%, up to twice as dear")
+    _dress(hourly, f"Cost by the hour against {base.policy}", "hour since training ended", "%, cut off at 100")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

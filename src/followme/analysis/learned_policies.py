@@ -37,6 +37,8 @@ TOLERANCE = 1e-6
 """A sweep that changes no difference by more than this share of the dearest migration is the last."""
 
 _MOST_SWEEPS = 5000
+_MOST_PRICES = 200
+_PRICE_TOLERANCE = 1e-4
 _KEPT_USERS = 64
 """Tables of that many users are kept at a time: 90 MB if there are 400 areas."""
 
@@ -164,7 +166,7 @@ class LineMdp:
         key = round(4.0 * shift), round(4.0 * log(stay_s, 2.0))
         solution = self._solved.get(key)
         if solution is None:
-            solution = self._solved[key] = solve(self._problem(key[0] / 4.0, 2.0 ** (key[1] / 4.0)))
+            solution = self._solved[key] = self._solve(key[0] / 4.0, 2.0 ** (key[1] / 4.0))
         gain = float(solution.gain[distance])
         why = (
             f"migrating at distance {distance} saves {gain:+.3g} s of waiting against staying "
@@ -172,22 +174,30 @@ class LineMdp:
         )
         return situation.decide(self.name, bool(solution.migrate[distance]), why)
 
-    def _problem(self, shift: float, stay_s: float) -> Problem:
+    def _solve(self, shift: float, stay_s: float) -> Solution:
+        """In the paper a migration takes the step of a handoff: its next state is 0, not 1. Here it takes no time.
+
+        It leads to v(0) then, not to gamma v(0). The difference, (1 - gamma) v(0), is the mean cost of a handoff
+        and no trifle, so it is added to the price of a migration until price and v(0) agree. The error shrinks
+        each time by the share of handoffs that migrate.
+        """
         back, same, on = self.away.steps
         on = on * np.exp(shift)
         total = back + same + on
         states = len(total)
-        stay = np.zeros((states + 1, states + 1))
         inner = np.arange(1, states)
-        stay[inner, inner - 1], stay[inner, inner], stay[inner, inner + 1] = (
-            one[1:] / total[1:] for one in (back, same, on)
-        )
-        stay[0, 1] = stay[states, states - 1] = 1.0
+        # Nobody is further away than the last distance; one more is there for the chance to get further yet.
+        rows = np.concatenate([[0, states], inner, inner, inner])
+        columns = np.concatenate([[1, states - 1], inner - 1, inner, inner + 1])
+        shares = np.concatenate([[1.0, 1.0], *((one / total)[1:] for one in (back, same, on))])
+        moves = csr_array((shares, (rows, columns)), shape=(states + 1, states + 1))
         hops = np.arange(states + 1)
-        # Nobody is that far away; the last state is there for the chance to get further yet.
-        beyond = hops == states
         waiting = (self.costs.waiting(hops) - self.costs.waiting(hops[:1])) * stay_s
-        goes_on = self.learned.population.goes_on
-        return Problem(
-            csr_array(stay), np.zeros(states + 1), self.costs.migration(hops), goes_on, hops, beyond, fee=waiting
-        )
+        price, goes_on = self.costs.migration(hops), self.learned.population.goes_on
+        none, step = np.zeros(states + 1), 0.0
+        for _ in range(_MOST_PRICES):
+            solution = solve(Problem(moves, none, price + step, goes_on, hops, hops == states, fee=waiting))
+            before, step = step, -(1.0 - goes_on) * float(solution.value[0])
+            if abs(step - before) <= _PRICE_TOLERANCE * float(price.max()):
+                break
+        return solution

@@ -125,7 +125,7 @@ def learn(visits: Visits, areas: Areas, own_weight: float = inf) -> Learned:
     # To all states, by a matrix of ones that puts each known state's row in its place.
     put = csr_array((np.ones(len(known)), (row[known], np.arange(len(known)))), shape=(len(states), len(known)))
     counts, totals = put @ count, put @ total
-    ahead = diags_array(1.0 / (counts + PLACE_WEIGHT)) @ (put @ seen + PLACE_WEIGHT * _by_area(moves, states))
+    ahead = diags_array(1.0 / (counts + PLACE_WEIGHT)) @ (put @ seen + PLACE_WEIGHT * by_area(moves, states))
     by_place = (totals + PLACE_WEIGHT * stay_s[states // n]) / (counts + PLACE_WEIGHT)
     population = Habits(states, csr_array(ahead), by_place, goes_on)
     return Learned(areas, visits.users, handoffs, moves, stay_s, population, own_weight, row)
@@ -160,10 +160,11 @@ def _counted(handoffs: Handoffs, part: slice, n: int) -> tuple[Ints, Sparse, Flo
         (np.concatenate([ones, -ones]), (np.concatenate([place, place]), columns)), shape=(size, n * n)
     )
     count = np.bincount(place, minlength=size).astype(np.float64)
-    return states, seen, count, np.bincount(place, handoffs.stay_s[part], minlength=size)
+    stays = np.bincount(place, handoffs.stay_s[part], minlength=size).astype(np.float64)
+    return states, seen, count, stays
 
 
-def _by_area(moves: Floats, states: Ints) -> Sparse:
+def by_area(moves: Floats, states: Ints) -> Sparse:
     """(r, n * n): ``ahead`` of moves that depend on the user's area alone."""
     n = len(moves)
     user, service = np.divmod(states, n)

@@ -22,7 +22,8 @@ def trace_of(*users: list[tuple[float, int]]) -> Trace:
 
 
 def test_a_position_holds_until_the_next() -> None:
-    visits, mapped = find_visits(trace_of([(0, 0), (60, 0), (120, 1), (200, 3), (260, 3)], [(30, 5), (90, 5)]), AREAS)
+    ways = [(0.0, 0), (60.0, 0), (120.0, 1), (200.0, 3), (260.0, 3)], [(30.0, 5), (90.0, 5)]
+    visits, mapped = find_visits(trace_of(*ways), AREAS)
     assert visits.user.tolist() == [0, 0, 0, 1]
     assert visits.area.tolist() == [0, 1, 3, 5]
     assert visits.start_s.tolist() == [0.0, 120.0, 200.0, 30.0]

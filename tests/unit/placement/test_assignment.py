@@ -130,6 +130,13 @@ class TestSolver:
         self.check(result)
         assert result.gap < 10.0  # the prices' bound stands in
 
+    def test_its_bound_is_taken_in_units_of_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Costs are scaled by the largest saving, 9: it says that no more than 2.62 x 9 of 40 can be saved.
+        result = self.assigned(monkeypatch, x=None, mip_dual_bound=-2.62)
+        assert result.cost == 40 - 23  # greedy's; the best is 23.5 (users 0 and 2 to 0, 1 to 1)
+        assert result.lower_bound == pytest.approx(40 - 2.62 * 9, abs=1e-6)
+        assert result.gap == pytest.approx(2.62 * 9 - 23, abs=1e-6)
+
     def test_it_claims_too_much(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.assigned(monkeypatch, x=None, mip_dual_bound=-0.1).gap == 0.0
 
