@@ -38,6 +38,7 @@ class Mode(StrEnum):
 class PolicyName(StrEnum):
     ALWAYS = "always"
     THRESHOLD = "threshold"
+    MYOPIC = "myopic"
     MDP = "mdp"
 
 
@@ -143,6 +144,39 @@ def policy(
 
 
 @app.command()
+def simulate(
+    trace: Annotated[Path | None, typer.Option(help="Positions (CSV, may be gzipped): taxi, t_s, lat, lon.")] = None,
+    cells: Annotated[Path | None, typer.Option(help="Cells (CSV): cell, lat, lon.")] = None,
+    policies: Annotated[list[str] | None, typer.Option("--policy", help="May be given again; default all.")] = None,
+    train_hours: Annotated[float, typer.Option(help="Hours to learn from; the rest is held out.")] = 16.0,
+    cells_per_centre: Annotated[int, typer.Option(help="Cells that share a micro data centre.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the synthetic city, where no trace is given.")] = 0,
+    json_file: JsonFile = None,
+    plot_file: PlotFile = None,
+) -> None:
+    """Users of a trace (or of a synthetic city), policies side by side: distance, latency, migrations, cost."""
+    from followme.analysis.comparison import POLICY_NAMES, simulate_trace
+
+    _check_outputs(json_file, plot_file)
+    console = Console(stderr=str(json_file) == "-", highlight=False, soft_wrap=True)
+    try:
+        comparison = simulate_trace(
+            trace, cells, policies=tuple(policies or POLICY_NAMES), train_hours=train_hours,
+            cells_per_centre=cells_per_centre, seed=seed, say=lambda text: console.print(text, markup=False),
+        )  # fmt: skip
+    except ValueError as error:
+        _wrong(str(error))
+    console.print("\n".join(comparison.lines()), markup=False)
+
+    def draw(path: Path) -> None:
+        from followme.analysis.comparison_plot import plot
+
+        plot(comparison, path)
+
+    _hand_over(comparison.to_json(), draw, json_file, plot_file, console)
+
+
+@app.command()
 def controller(
     config_file: ConfigPath,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step of each message.")] = False,
@@ -175,17 +209,18 @@ def version() -> None:
 
 
 def _load(path: Path) -> Any:
-    from followme.placement import policy_named
+    from followme.placement.settings import chooser_of, policy_of
 
     try:
         config = load(path)
-        policy_named(config.file.policy.name, config.file.policy.parameters)
+        policy_of(config)
+        chooser_of(config)
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(2) from None
     except ValueError as error:
-        typer.echo(f"{path}: policy.parameters: {error}", err=True)
+        typer.echo(f"{path}: {error}", err=True)
         raise typer.Exit(2) from None
     return config
 

@@ -3,7 +3,8 @@
 The header names the columns; needed are the user (``taxi`` or ``user``, any text), ``t_s`` (seconds), ``lat``
 and ``lon`` (degrees, WGS 84). Further columns are ignored. A bad row costs that row and is counted by its
 reason; what makes the whole file doubtful (a missing column, a gzip file cut off, no good row at all) is a
-``TraceError``. The file is read in blocks, so memory follows the good rows (32 bytes each), not the text.
+``TraceError``. The file is read in blocks: memory follows the good rows (some 200 bytes each at the most, 32 in the
+end), not the text.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from .mapper import Candidate, LocationMapper
 from .mdp import MdpPolicy
 from .paths import PathEstimate, PathMonitor
-from .policy import Always, Never, Threshold, policy_named
+from .policy import Always, Myopic, Never, Threshold, policy_named
 from .situation import Policy, Situation
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Candidate",
     "LocationMapper",
     "MdpPolicy",
+    "Myopic",
     "Never",
     "PathEstimate",
     "PathMonitor",

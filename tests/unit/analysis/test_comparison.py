@@ -103,7 +103,7 @@ def test_the_picture(comparison: Comparison, tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     assert (tmp_path / "new" / "all.png").read_bytes().startswith(b"\x89PNG")
     bars = kept[0].axes[0].patches
-    heights = [bars[i].get_height() + bars[i + 6].get_height() for i in range(6)]
+    heights = [bars[i].get_height() + bars[i + 6].get_height() for i in range(6)]  # type: ignore[attr-defined]
     hours = comparison.held_out.stay_s.sum() / 3600.0
     assert heights == pytest.approx([one.cost_s / hours for one in comparison.outcomes])
     assert [one.get_label() for one in kept[0].axes[1].lines] == list(POLICY_NAMES)
@@ -144,7 +144,7 @@ def test_wrong_use(city: City, tmp_path: Path) -> None:
         ({"train_hours": 24.0}, "leaves nothing to judge on: the trace has 24.0 hours"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            compare(city.trace, areas, **arguments)  # type: ignore[arg-type]
+            compare(city.trace, areas, **arguments)
     with pytest.raises(ValueError, match="give both or neither"):
         simulate_trace(tmp_path / "trace.csv")
     with pytest.raises(TraceError, match="No such file"):

@@ -13,7 +13,7 @@ from followme.analysis.simulator import places, simulate
 from followme.analysis.visits import Visits
 from followme.domain import Decision
 from followme.placement import Always, MdpPolicy, Never, Policy, Situation, Threshold
-from followme.placement.policy import Myopic
+from followme.placement.policy import Myopic, policy_named
 
 AREAS = make_areas("abcdef", np.zeros(6), np.arange(6) / 100.0)
 # Two requests a second, 0.1 s a hop; a migration takes 8 s of the link and pauses for 1 s.
@@ -158,6 +158,9 @@ class TestMyopic:
 
     def test_it_stays_at_the_best(self) -> None:
         assert not Myopic(transfer_s=0.0, pause_s=0.0).decide(Situation("video", "dc1", "dc1", 5)).migrate
+
+    def test_the_config_knows_it(self) -> None:
+        assert policy_named("myopic", {"residence_s": 90}) == Myopic(residence_s=90.0)
 
     @pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
     def test_its_figures_are_checked(self, value: float) -> None:

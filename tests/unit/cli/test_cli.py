@@ -109,3 +109,15 @@ def test_figures_that_need_no_root(tmp_path: Path) -> None:
         assert plot.stat().st_size > 10_000
         assert json.loads(figures.read_text())
     assert json.loads((tmp_path / "policy.json").read_text())["best"]["agreeing"] == 200
+
+
+def test_simulate_without_a_trace_and_with_wrong_ones(tmp_path: Path) -> None:
+    figures = tmp_path / "city.json"
+    done = runner.invoke(app, ["simulate", "--json", str(figures), "--plot", str(tmp_path / "city.png")])
+    assert done.exit_code == 0, done.stderr
+    assert "never" in done.stdout
+    assert json.loads(figures.read_text())
+    for arguments in (["--trace", "nowhere.csv"], ["--policy", "best"], ["--train-hours", "-1"]):
+        wrong = runner.invoke(app, ["simulate", *arguments])
+        assert wrong.exit_code == 2, arguments
+        assert len(wrong.stderr.strip().splitlines()) == 1
