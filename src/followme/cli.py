@@ -145,7 +145,7 @@ def policy(
 
 @app.command()
 def simulate(
-    trace: Annotated[Path | None, typer.Option(help="Positions (CSV, may be gzipped): taxi, t_s, lat, lon.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Positions (CSV, .gz): taxi, t_s, lat, lon.")] = None,
     cells: Annotated[Path | None, typer.Option(help="Cells (CSV): cell, lat, lon.")] = None,
     policies: Annotated[list[str] | None, typer.Option("--policy", help="May be given again; default all.")] = None,
     train_hours: Annotated[float, typer.Option(help="Hours to learn from; the rest is held out.")] = 16.0,

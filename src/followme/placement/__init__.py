@@ -1,4 +1,7 @@
-"""Step 2, stay or go where: policies, the MDP, the location mapper and the path monitor's estimator. Pure."""
+"""Step 2, stay or go where: policies and the decision process, the choice of a data centre, the path monitor.
+
+All is pure but ``prober``, which sends the path monitor's probes.
+"""
 
 from .mapper import Candidate, LocationMapper
 from .mdp import MdpPolicy

@@ -29,7 +29,7 @@ MAPPER = LocationMapper(
 )
 DELAYS = {("wlan", "here"): 0.025, ("wlan", "there"): 0.0005}
 NOTHING = Measured({}, {}, {}, {})
-MEASURED = Measured(DELAYS, {pair: 0.0 for pair in DELAYS}, {}, {"here": 1.0})
+MEASURED = Measured(DELAYS, dict.fromkeys(DELAYS, 0.0), {}, {"here": 1.0})
 OFFERS = {"here": Offer(), "there": Offer()}
 
 
@@ -59,7 +59,10 @@ def test_limits_exclude_and_nobody_may_be_left() -> None:
 
 @pytest.mark.parametrize("method", ["weighted-sum", "topsis"])
 def test_weights_may_prefer_the_cheaper_to_the_nearer(method: str) -> None:
-    offers = {"here": Offer(server_tariff=Tariff(((0.0, 1.0),))), "there": Offer(server_tariff=Tariff(((0.0, 9.0),)))}
+    offers = {
+        "here": Offer(server_tariff=Tariff(((0.0, 1.0),))),
+        "there": Offer(server_tariff=Tariff(((0.0, 9.0),))),
+    }
     only = dict.fromkeys(("bandwidth", "loss", "utilisation", "throughput", "network_price", "storage_price",
                           "preference"), 0.0)  # fmt: skip
     for latency, price, best in ((1.0, 9.0, "here"), (9.0, 1.0, "there")):
