@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -48,9 +47,13 @@ def measured(trace: Path, cells: Path) -> dict[str, float]:
     seconds = perf_counter() - start
     print("\n".join(found.lines()), file=sys.stderr)
     assert found.margin is not None
-    # Linux counts in KiB (getrusage(2)).
-    most = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "bytes": most, "share": found.margin.share}
+    return {"seconds": seconds, "bytes": _most_bytes(), "share": found.margin.share}
+
+
+def _most_bytes() -> float:
+    """The largest resident size so far. Not getrusage's: that begins with what the parent had at the fork."""
+    status = Path("/proc/self/status").read_text()
+    return 1024.0 * next(float(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def readers(trace: Path) -> tuple[float, float]:
