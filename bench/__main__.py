@@ -19,6 +19,9 @@ from bench.figures import Figure, Skipped
 BENCHMARKS = {
     "openflow_codec": "the OpenFlow codec against os-ken's",
     "packet_in": "table misses answered in a second against os-ken",
+    "mdp": "the migration decision against QuantEcon",
+    "placement": "choosing a data centre, and many decisions at once",
+    "trace": "five policies on a day of taxis (FOLLOWME_TRACE)",
     "following": "a machine follows its user in the lab, against the papers (root)",
 }
 

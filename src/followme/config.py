@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from followme.config_fields import Address, Datapath, FilePath, MacField, Name, Number, Port, Prefix
+from followme.config_placement import NeedsSection, OfferSection
 from followme.domain import Network, NetworkKind, Node, NodeKind, Service, mac_text
 
 MAX_FILE_BYTES = 4 << 20
@@ -91,6 +92,7 @@ class NetworkSection(_Section):
     area: Annotated[int, Field(strict=True, ge=0)] = 0
     dhcp: DhcpSection | None = None
     host: HostSection | None = None
+    offer: OfferSection | None = None
 
     def network(self) -> Network:
         return Network(
@@ -126,10 +128,11 @@ class ServiceSection(_Section):
     name: Name
     user: Name
     machine: Name
+    needs: NeedsSection | None = None
 
 
 class PolicySection(_Section):
-    name: Literal["always", "never", "threshold", "mdp"] = "mdp"
+    name: Literal["always", "never", "threshold", "myopic", "mdp"] = "mdp"
     parameters: dict[str, Number] = {}
 
 

@@ -23,23 +23,23 @@ from followme.config import Config
 from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Handlers, Southbound, SwitchError
-from followme.domain import Attachment, Decision, Mac, Network, Node, NodeKind, Placement, Service
+from followme.domain import Attachment, Decision, Mac, Network, NetworkKind, Node, NodeKind, Placement, Service
 from followme.events import Watchers
 from followme.machines import Machines
 from followme.migration.host import Host, MigrationError
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager
 from followme.mobility.watcher import Watcher
-from followme.placement import LocationMapper, Policy, Situation, policy_named
+from followme.placement import Policy, Situation, policy_named
+from followme.placement.chooser import Measured
 from followme.placement.prober import PathProber
+from followme.placement.settings import chooser_of, policy_of
 from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
 LEASE_CHECK_S = 30.0
 SUMMARY_S = 60.0
-HYSTERESIS_S = 0.002
-"""A data centre must be nearer by more than this, one way, before it is taken for better."""
 
 
 class Controller:
@@ -71,9 +71,8 @@ class Controller:
             attached=self._attached, arrived=self._arrived, peers=self.peers,
             probe=self.prober.received, clock=clock,
         )  # fmt: skip
-        self.policy: Policy = policy_named(config.file.policy.name, config.file.policy.parameters)
-        centres = any(section.host or section.kind == "datacentre" for section in config.file.networks)
-        self.mapper = LocationMapper(config.networks, HYSTERESIS_S) if centres else None
+        self.policy: Policy = policy_of(config)
+        self.chooser = chooser_of(config)
         self.machines = Machines(
             config, hosts, self.redirect, self.store, self.watchers, peers=self.peers,
             expect=self.watcher.expect, expect_no_more=self.watcher.expect_no_more,
@@ -267,33 +266,47 @@ class Controller:
     def situation(self, service: Service) -> Situation | None:
         """All that a policy may know about the service now; ``None`` while its user or machine has no place."""
         bindings = self.redirect.bindings
-        if self.mapper is None or service.user not in bindings or service.machine not in bindings:
+        if self.chooser is None or service.user not in bindings or service.machine not in bindings:
             return None
         access = bindings[service.user].here.network
         current = bindings[service.machine].here.network
-        delays = self.prober.delays()
-        here = delays.get((access, current))
-        if self.networks[access].kind == "datacentre":
+        if self.networks[access].kind is not NetworkKind.ACCESS:
             return None
-        ranked = self.mapper.rank(access, delays, current)
-        allowed = [candidate for candidate in ranked if candidate.network in self.machines.hosts]
-        if not allowed:
-            return None
-        best = allowed[0]
+        measured = self._measured()
+        choice = self.chooser.choose(service.name, access, current, measured)
+        if choice.excluded:
+            self.watchers.tell("placement", f"{service.name}: not possible: " + "; ".join(
+                f"{name}: {why}" for name, why in sorted(choice.excluded.items())), choice)  # fmt: skip
+        best = choice.best or current
         return Situation(
             service=service.name,
             current=current,
-            best=best.network,
-            distance=self.mapper.distance(access, current),
-            delay_current_s=here if here is not None and isfinite(here) else None,
-            delay_best_s=best.delay_s,
+            best=best,
+            distance=abs(self.networks[access].area - self.networks[current].area),
+            delay_current_s=_known(measured.delays.get((access, current))),
+            delay_best_s=_known(measured.delays.get((access, best))),
             migration_bytes=self.machines.expected_bytes(service.machine),
-            bandwidth_bit_s=self.machines.bandwidth_bit_s(current, best.network),
+            bandwidth_bit_s=self.machines.bandwidth_bit_s(current, best),
+            rule=choice.verdict,
         )
+
+    def _measured(self) -> Measured:
+        """What a choice may know. A machine that is being carried counts where it will be."""
+        used: dict[str, float] = {}
+        for service in self.config.services:
+            binding = self.redirect.bindings.get(service.machine)
+            if binding is not None and self.chooser is not None:
+                place = (binding.arriving or binding.here).network
+                used[place] = used.get(place, 0.0) + self.chooser.demand(service.name)
+        return Measured(self.prober.delays(), self.prober.losses(), {}, used)
 
     def decide(self, service: Service) -> Decision | None:
         situation = self.situation(service)
-        return self.policy.decide(situation) if situation else None
+        if situation is None:
+            return None
+        if situation.rule is not None and situation.best != situation.current:
+            return situation.decide("rule", situation.rule.migrate, situation.rule.why)
+        return self.policy.decide(situation)
 
     def follow(self, service: Service, left: str | None = None) -> None:
         """Decide about the service, and carry its machine if that is the decision; the user has ``left``."""
@@ -332,3 +345,8 @@ class Controller:
     def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
         """Another policy from now on; ``ValueError`` names what is wrong with it."""
         self.policy = policy_named(name, parameters)
+
+
+def _known(delay_s: float | None) -> float | None:
+    """The path monitor says infinity of a path that is dead: that is no delay."""
+    return delay_s if delay_s is not None and isfinite(delay_s) else None

@@ -1,9 +1,12 @@
-"""Step 2, stay or go where: policies, the MDP, the location mapper and the path monitor's estimator. Pure."""
+"""Step 2, stay or go where: policies and the decision process, the choice of a data centre, the path monitor.
+
+All is pure but ``prober``, which sends the path monitor's probes.
+"""
 
 from .mapper import Candidate, LocationMapper
 from .mdp import MdpPolicy
 from .paths import PathEstimate, PathMonitor
-from .policy import Always, Never, Threshold, policy_named
+from .policy import Always, Myopic, Never, Threshold, policy_named
 from .situation import Policy, Situation
 
 __all__ = [
@@ -11,6 +14,7 @@ __all__ = [
     "Candidate",
     "LocationMapper",
     "MdpPolicy",
+    "Myopic",
     "Never",
     "PathEstimate",
     "PathMonitor",

@@ -1,10 +1,11 @@
-"""The policies by name: the three that need no model here, the paper's MDP in ``mdp``."""
+"""The policies by name: the four that need no model here, the paper's MDP in ``mdp``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
+from math import isfinite
 from typing import ClassVar
 
 from followme.domain import Decision
@@ -12,7 +13,7 @@ from followme.domain import Decision
 from .mdp import MdpPolicy
 from .situation import Policy, Situation
 
-__all__ = ["POLICIES", "Always", "Never", "Policy", "Situation", "Threshold", "policy_named"]
+__all__ = ["POLICIES", "Always", "Myopic", "Never", "Policy", "Situation", "Threshold", "policy_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,48 @@ class Threshold:
         return situation.decide(self.name, far, why)
 
 
-POLICIES: Mapping[str, type[Always] | type[Never] | type[Threshold] | type[MdpPolicy]] = {
-    policy.name: policy for policy in (Always, Never, Threshold, MdpPolicy)
-}
+@dataclass(frozen=True, slots=True)
+class Myopic:
+    """Migrate if that pays off before the next handoff, whatever comes after it.
+
+    A user sends ``requests_per_s`` during the ``residence_s`` until the next handoff, and waits a round trip
+    for each answer. Against what migrating saves of that stand, in seconds of waiting too, the transfer (the
+    situation's own where its bandwidth is known, else ``transfer_s``) times ``link_weight``, the pause of the
+    machine and one path delay. Where no delay is known, a service area is ``hop_delay_s`` one way.
+    ``ValueError`` names what is negative or not finite.
+    """
+
+    residence_s: float = 60.0
+    requests_per_s: float = 1.0
+    transfer_s: float = 10.0
+    link_weight: float = 1.0
+    pause_s: float = 1.0
+    hop_delay_s: float = 0.01
+    name: ClassVar[str] = "myopic"
+
+    def __post_init__(self) -> None:
+        for key in ("residence_s", "requests_per_s", "transfer_s", "link_weight", "pause_s", "hop_delay_s"):
+            value = getattr(self, key)
+            if not (isfinite(value) and value >= 0.0):
+                raise ValueError(f"{key} {value} must be finite and not negative")
+
+    def decide(self, situation: Situation) -> Decision:
+        if situation.best == situation.current:
+            return situation.decide(self.name, False, f"{situation.current} is the best data centre")
+        here, there = situation.delay_current_s, situation.delay_best_s
+        if here is None or there is None:
+            here, there = self.hop_delay_s * situation.distance, 0.0
+        transfer = self.transfer_s if situation.transfer_s is None else situation.transfer_s
+        # The user is at the best data centre: the way there from the current one is the user's own.
+        cost = self.link_weight * transfer + self.pause_s + here
+        saving = self.requests_per_s * self.residence_s * 2.0 * (here - there)
+        why = f"migrating saves {saving:.3g} s of waiting until the next handoff and costs {cost:.3g} s"
+        return situation.decide(self.name, saving > cost, why)
+
+
+POLICIES: Mapping[
+    str, type[Always] | type[Never] | type[Threshold] | type[Myopic] | type[MdpPolicy]
+] = {policy.name: policy for policy in (Always, Never, Threshold, Myopic, MdpPolicy)}
 
 
 def policy_named(name: str, parameters: Mapping[str, float] | None = None) -> Policy:

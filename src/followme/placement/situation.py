@@ -7,6 +7,8 @@ from typing import Protocol
 
 from followme.domain import Decision
 
+from .stay import Verdict
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -14,7 +16,8 @@ class Situation:
 
     ``distance`` is in service areas between the user and ``current``. Delays are one way, in seconds,
     ``None`` if nobody measured them; so is ``bandwidth_bit_s``, that of the way from ``current`` to ``best``.
-    ``migration_bytes`` is the estimate of what a migration would carry.
+    ``migration_bytes`` is the estimate of what a migration would carry. ``rule`` is what a rule of the service
+    has decided already (an urgent task, content that is nearly over): the policy is not asked then.
     """
 
     service: str
@@ -25,6 +28,7 @@ class Situation:
     delay_best_s: float | None = None
     migration_bytes: int = 0
     bandwidth_bit_s: float | None = None
+    rule: Verdict | None = None
 
     @property
     def transfer_s(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,36 @@ def test_without_root_one_line_says_what_is_missing() -> None:
     assert done.returncode == 1
     assert "root" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_policy_table_as_text_and_as_json() -> None:
+    table = runner.invoke(app, ["policy", "--tau", "0.1", "--p", "0.5"])
+    assert table.exit_code == 0
+    assert "M" in table.stdout
+    data = json.loads(runner.invoke(app, ["policy", "--tau", "0.1", "--p", "0.5", "--json", "-"]).stdout)
+    assert data["parameters"]["tau"] == 0.1
+    wrong = runner.invoke(app, ["policy", "--gamma", "1.0"])
+    assert wrong.exit_code == 2
+    assert "gamma" in wrong.stderr
+
+
+def test_figures_that_need_no_root(tmp_path: Path) -> None:
+    for name in ("model", "policy"):
+        plot, figures = tmp_path / f"{name}.png", tmp_path / f"{name}.json"
+        done = runner.invoke(app, ["reproduce", name, "--quick", "--plot", str(plot), "--json", str(figures)])
+        assert done.exit_code == 0, done.stderr
+        assert plot.stat().st_size > 10_000
+        assert json.loads(figures.read_text())
+    assert json.loads((tmp_path / "policy.json").read_text())["best"]["agreeing"] == 200
+
+
+def test_simulate_without_a_trace_and_with_wrong_ones(tmp_path: Path) -> None:
+    figures = tmp_path / "city.json"
+    done = runner.invoke(app, ["simulate", "--json", str(figures), "--plot", str(tmp_path / "city.png")])
+    assert done.exit_code == 0, done.stderr
+    assert "never" in done.stdout
+    assert json.loads(figures.read_text())
+    for arguments in (["--trace", "nowhere.csv"], ["--policy", "best"], ["--train-hours", "-1"]):
+        wrong = runner.invoke(app, ["simulate", *arguments])
+        assert wrong.exit_code == 2, arguments
+        assert len(wrong.stderr.strip().splitlines()) == 1

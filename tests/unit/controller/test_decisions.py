@@ -130,10 +130,10 @@ class World:
 async def running(policy: str, **parameters: float) -> AsyncIterator[World]:
     controller = Controller(config.check(document(policy, **parameters), "fmc.yaml"), {}, store=Store(":memory:"))
 
-    async def confirmed(*args: object) -> None:
+    async def confirmed(*args: object, **options: object) -> None:
         """There are no switches here; what they confirm is tested with the redirect."""
 
-    controller.southbound.barrier = confirmed  # type: ignore[method-assign,assignment]
+    controller.southbound.barrier = confirmed  # type: ignore[method-assign]
     carrier = Carrier(controller)
     controller.machines = cast(Machines, carrier)
     await controller.start()

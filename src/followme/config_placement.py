@@ -1,0 +1,62 @@
+"""The sections of the YAML file that say what data centres offer and services need (step 2)."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from followme.config_fields import Name, Number
+
+Share = Annotated[Number, Field(ge=0.0)]
+Tier = Annotated[tuple[Share, Share], Field(description="from this quantity on, price of a unit")]
+Tiers = Annotated[tuple[Tier, ...], Field(min_length=1, max_length=8)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OfferSection(_Section):
+    """What a data centre offers. Prices are money for an hour: by byte an hour, unit of demand, byte stored."""
+
+    capacity: Share = inf
+    provider: str = ""
+    locality: str = ""
+    service_classes: tuple[Name, ...] = ()
+    throughput_per_s: Share | None = None
+    network_price: Tiers | None = None
+    server_price: Tiers | None = None
+    storage_price: Tiers | None = None
+
+
+class WeightsSection(_Section):
+    """How much each criterion counts; those that are left out do not."""
+
+    latency: Share = 0.0
+    bandwidth: Share = 0.0
+    loss: Share = 0.0
+    utilisation: Share = 0.0
+    throughput: Share = 0.0
+    network_price: Share = 0.0
+    server_price: Share = 0.0
+    storage_price: Share = 0.0
+    preference: Share = 0.0
+
+
+class NeedsSection(_Section):
+    """What a service needs, and what it will not do without."""
+
+    demand: Share = 1.0
+    network_bytes_per_h: Share = 0.0
+    storage_bytes: Share = 0.0
+    localities: tuple[str, ...] | None = None
+    service_class: Name | None = None
+    latency_at_most_ms: Share | None = None
+    preferred: tuple[str, ...] = ()
+    weights: WeightsSection | None = None
+    method: Literal["weighted-sum", "topsis"] = "weighted-sum"
+    user_class: dict[str, Share] = {}
+    task: Literal["ordinary", "emergency", "measurement"] = "ordinary"
+    remaining_s: Share | None = None

@@ -1,0 +1,153 @@
+"""Solvers of the migration decision, behind one signature and one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .mdp_problem import Bools, Floats, Integers, Problem
+from .mdp_structure import chain_of, policy_iteration, structured
+
+Method = Literal["structure", "value", "policy", "modified"]
+SWEEPS = 20
+"""Sweeps with a fixed policy between two improvements of modified policy iteration."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """What a solver found, over the states of the problem.
+
+    ``value`` (n,) differs nowhere from the optimum by more than ``error_bound``, in units of quality. ``migrate``
+    (n,) is true where migrating is better than staying by more than the bound can explain: a tie is a
+    stay, which costs nothing now. ``gain`` (n,) is by how much, value of migrating less value of staying; nan
+    where there is no choice. ``iterations``: improvements of the policy, or sweeps of value iteration.
+    """
+
+    value: Floats
+    migrate: Bools
+    gain: Floats
+    distance: Integers
+    iterations: int
+    error_bound: float
+    method: str
+
+    @property
+    def threshold(self) -> int:
+        """The smallest distance at which some state migrates; one beyond the last if none does."""
+        far = int(np.max(self.distance)) + 1
+        return int(np.min(self.distance[self.migrate], initial=far))
+
+    @property
+    def always_from(self) -> int:
+        """The smallest distance from which on every state migrates; on a line of threshold form, ``threshold``."""
+        return int(np.max(self.distance[~self.migrate], initial=-1)) + 1
+
+    @property
+    def is_threshold(self) -> bool:
+        """Whether farther states migrate wherever a nearer one does; a ring may be split in two."""
+        return self.always_from <= self.threshold + 1
+
+
+def solve(
+    problem: Problem,
+    method: Method = "structure",
+    tolerance: float = 1e-9,
+    max_iterations: int = 1_000_000,
+) -> Solution:
+    """The optimal policy, its value known to ``tolerance`` (in units of quality) or better.
+
+    - ``value``: value iteration from 0, stopped by the bounds of MacQueen and Porteus (Puterman, Markov Decision
+      Processes, theorem 6.6.6): after a sweep that changed v by d, the optimum lies between
+      v + min(d) gamma / (1 - gamma) and v + max(d) gamma / (1 - gamma); the middle is returned.
+    - ``modified``: the same with ``SWEEPS`` sweeps of the greedy policy between improvements (section 6.5).
+    - ``policy``: policy iteration with direct solves from the policy of all stays (section 6.4).
+    - ``structure``: see ``mdp_structure``; exact like ``policy``, on the part of the states that matters.
+
+    It stops earlier at ``max_iterations`` or when the arithmetic has no further digits: ``error_bound`` says how
+    close it is, for every method from a last sweep over the whole chain. ``ValueError``.
+    """
+    if not tolerance > 0.0:
+        raise ValueError(f"tolerance {tolerance} must be positive")
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations {max_iterations} must be at least 1")
+    solvers: dict[str, Callable[[], tuple[Floats, int]]] = {
+        "structure": lambda: structured(problem, max_iterations),
+        "value": lambda: _sweeping(problem, tolerance, max_iterations, sweeps=0),
+        "policy": lambda: policy_iteration(chain_of(problem), ~problem.may_stay, max_iterations)[::2],
+        "modified": lambda: _sweeping(problem, tolerance, max_iterations, sweeps=SWEEPS),
+    }
+    if method not in solvers:
+        raise ValueError(f"method {method!r} is unknown; known are {', '.join(solvers)}")
+    value, iterations = solvers[method]()
+    solution = _finish(problem, value, iterations, method)
+    exact = max(tolerance, 1e3 * rounding(problem) / (1.0 - problem.gamma))
+    if method == "structure" and problem.classes is not None and solution.error_bound > exact:
+        # The classes are no symmetry of this chain, by more than rounding explains.
+        value, more = structured(problem, max_iterations, symmetric=False)
+        other = _finish(problem, value, iterations + more, method)
+        solution = min(solution, other, key=lambda one: one.error_bound)
+    return solution
+
+
+def action_values(problem: Problem, value: Floats) -> tuple[Floats, Floats]:
+    """What staying and what migrating is worth in each state, were ``value`` right and both allowed."""
+    stay = problem.stay_reward + problem.gamma * (problem.stay @ value)
+    return stay, problem.go_reward + problem.gamma * value[0]
+
+
+def _improved(problem: Problem, stay: Floats, go: Floats) -> Floats:
+    best = np.maximum(stay, go)
+    best[0] = stay[0]
+    return np.where(problem.may_stay, best, go)
+
+
+def rounding(problem: Problem) -> float:
+    """What one sweep may be off by, as its numbers are."""
+    rewards = max(float(np.max(np.abs(problem.stay_reward))), float(np.max(np.abs(problem.go_reward))), 1e-300)
+    return 4.0 * float(np.finfo(np.float64).eps) * rewards / (1.0 - problem.gamma)
+
+
+def _middle(problem: Problem, value: Floats, improved: Floats) -> tuple[Floats, float]:
+    """The improved value, moved to the middle of its bounds, and how far off it may be."""
+    change = improved - value
+    factor = problem.gamma / (1.0 - problem.gamma)
+    low, high = factor * float(np.min(change)), factor * float(np.max(change))
+    bound = 0.5 * (high - low) + rounding(problem) / (1.0 - problem.gamma)
+    return improved + 0.5 * (low + high), bound
+
+
+def _finish(problem: Problem, value: Floats, iterations: int, method: str) -> Solution:
+    stay, go = action_values(problem, value)
+    # The sweep that bounds the error gives the gain too, though from the value before it: that one is off by a
+    # constant, which moves both actions alike, and by what it differs from the middle besides.
+    middle, bound = _middle(problem, value, _improved(problem, stay, go))
+    spread = float(np.ptp(middle - value))
+    gain = go - stay
+    migrate = gain > problem.gamma * (spread + 2.0 * bound)
+    migrate[~problem.may_stay] = True
+    migrate[0] = False
+    gain[~problem.may_stay] = np.nan
+    gain[0] = np.nan
+    return Solution(middle, migrate, gain, problem.distance, iterations, bound, method)
+
+
+def _sweeping(problem: Problem, tolerance: float, most: int, *, sweeps: int) -> tuple[Floats, int]:
+    value = np.zeros(problem.states)
+    noise = rounding(problem)
+    for iteration in range(1, most + 1):
+        stay, go = action_values(problem, value)
+        improved = _improved(problem, stay, go)
+        _, bound = _middle(problem, value, improved)
+        settled = float(np.ptp(improved - value)) <= noise
+        if bound <= tolerance or settled or iteration == most:
+            return value, iteration
+        value = improved
+        goes = problem.may_go & ((go > stay) | ~problem.may_stay)
+        for _ in range(sweeps):
+            stay, go = action_values(problem, value)
+            value = np.where(goes, go, stay)
+    raise AssertionError("unreachable: the last iteration returns")
+
