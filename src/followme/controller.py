@@ -85,6 +85,7 @@ class Controller:
         self._store_behind = False
         self._summary: dict[str, int] = {}
         self._last_seen: dict[str, str] = {}
+        self._going: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: set[asyncio.Task[None]] = set()
 
@@ -296,7 +297,8 @@ class Controller:
         for service in self.config.services:
             binding = self.redirect.bindings.get(service.machine)
             if binding is not None and self.chooser is not None:
-                place = (binding.arriving or binding.here).network
+                # Room is taken from the decision on, not only from the preparation.
+                place = self._going.get(service.machine, (binding.arriving or binding.here).network)
                 used[place] = used.get(place, 0.0) + self.chooser.demand(service.name)
         return Measured(self.prober.delays(), self.prober.losses(), {}, used)
 
@@ -329,8 +331,12 @@ class Controller:
         verb = f"go to {decision.target}" if decision.migrate else f"stay at {decision.source}"
         self.watchers.tell("placement", f"{service.name}: {verb} ({decision.policy}: {decision.why})", decision)
         if decision.migrate:
-            with contextlib.suppress(MigrationError):  # reported by the machines already
-                await self.machines.carry(service.machine, decision.target)
+            self._going[service.machine] = decision.target
+            try:
+                with contextlib.suppress(MigrationError):  # reported by the machines already
+                    await self.machines.carry(service.machine, decision.target)
+            finally:
+                self._going.pop(service.machine, None)
 
     async def idle(self) -> None:
         """Return when every decision that was due has been taken and carried out."""

@@ -25,9 +25,11 @@ Ints = NDArray[np.int64]
 
 FIELDS = "wrong number of fields"
 NO_USER = "no user"
-NO_NUMBER = "time or position is not a finite number"
+NO_NUMBER = "time or position is not a finite number, or the time is beyond reason"
 OFF_EARTH = "latitude beyond 90 or longitude beyond 180 degrees"
 REPEATED = "second position of a user at the same time"
+MAX_TIME_S = 1e9
+"""Some thirty years: what is beyond is no second of a day, or of a trace."""
 REASONS = (FIELDS, NO_USER, NO_NUMBER, OFF_EARTH, REPEATED)
 """Why a row is dropped."""
 
@@ -130,7 +132,8 @@ def _good_rows(
     names = [row[places[0]].strip() for row in rows]
     numbers = np.array([_numbers([row[place] for row in rows]) for place in places[1:]])
     named = np.array([bool(name) for name in names], dtype=np.bool_)
-    finite = np.isfinite(numbers).all(axis=0)
+    # A time far from the others would stretch everything that is counted by hours.
+    finite = np.isfinite(numbers).all(axis=0) & (np.abs(numbers[0]) <= MAX_TIME_S)
     on_earth = (np.abs(numbers[1]) <= 90.0) & (np.abs(numbers[2]) <= 180.0)
     good = named & finite & on_earth
     # One reason a row: the first that holds.

@@ -8,7 +8,7 @@ the papers name (urgent tasks, content that is nearly over) come before any poli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from .criteria import CandidateFacts, Requirements, Tariff, UserClass, Weights
@@ -89,34 +89,53 @@ class Chooser:
         """The best data centre for a user at ``access``; ``current`` is where the service runs now."""
         needs = self._needs.get(service, _NONE)
         # The path monitor says infinity of a path through which nothing comes.
+        own = needs.requirements.demand
         dead = {
             name: "no probe comes through" for name in self._offers if measured.delays.get((access, name)) == inf
         }
         alive = (item for item in self._offers.items() if item[0] not in dead)
-        facts = [self._facts(name, offer, access, measured) for name, offer in alive]
+        facts = [
+            self._facts(name, offer, access, measured, own if name == current else 0.0) for name, offer in alive
+        ]
+        choice = self._best(needs, facts, dead, access, current, measured)
         verdict = self._verdict(needs)
+        if verdict is None and current in choice.excluded and choice.best is not None:
+            # A limit is no matter of taste: whoever may not be where it is goes, whatever the policy.
+            verdict = Verdict(True, f"it cannot stay at {current}: {choice.excluded[current]}")
+        return replace(choice, verdict=verdict)
+
+    def _best(
+        self,
+        needs: Needs,
+        facts: Sequence[CandidateFacts],
+        dead: Mapping[str, str],
+        access: str,
+        current: str,
+        measured: Measured,
+    ) -> Choice:
         if needs.weights is not None and facts:
             ranking = rank(facts, needs.requirements, needs.weights, needs.method, current, needs.user_class)
             excluded = {**ranking.excluded, **dead}
             if ranking.best is None:
-                return Choice(None, ranking.why, excluded, verdict)
-            return Choice(ranking.best.name, ranking.best.why, excluded, verdict)
+                return Choice(None, ranking.why, excluded)
+            return Choice(ranking.best.name, ranking.best.why, excluded)
         excluded = {one.name: broken for one in facts if (broken := needs.requirements.broken_by(one, current))}
         excluded |= dead
         for candidate in self._mapper.rank(access, measured.delays, current):
             if candidate.network in self._offers and candidate.network not in excluded:
-                return Choice(candidate.network, candidate.why, excluded, verdict)
+                return Choice(candidate.network, candidate.why, excluded)
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(excluded.items()))
-        return Choice(None, f"no data centre is feasible ({reasons or 'none has a host'})", excluded, verdict)
+        return Choice(None, f"no data centre is feasible ({reasons or 'none has a host'})", excluded)
 
     def _verdict(self, needs: Needs) -> Verdict | None:
         if needs.use is None:
             return None
         return next((found for rule in self._rules if (found := rule(needs.use)) is not None), None)
 
-    def _facts(self, name: str, offer: Offer, access: str, measured: Measured) -> CandidateFacts:
+    def _facts(self, name: str, offer: Offer, access: str, measured: Measured, own: float) -> CandidateFacts:
+        """``own`` is what the service itself takes there: it is no competitor of its own."""
         pair = (access, name)
-        used = measured.used.get(name, 0.0)
+        used = max(0.0, measured.used.get(name, 0.0) - own)
         return CandidateFacts(
             name,
             max(0.0, offer.capacity - used),

@@ -147,8 +147,14 @@ def _bands(stay: Sparse) -> Floats | None:
     return bands
 
 
+MAX_THR = 1_000_000
+"""Farther than any user is, and few enough states for any machine: a slip of the pen must not take it down."""
+
+
 def linear_quality(thr: int, q0: float, k: float) -> tuple[float, ...]:
     """Q(s) = q0 - k s, not below 0, for s in 0..thr+1; any unit, but the cost's too."""
+    if not 1 <= thr <= MAX_THR:
+        raise ValueError(f"thr {thr} must be at least 1 and at most {MAX_THR}")
     return tuple(max(0.0, q0 - k * s) for s in range(thr + 2))
 
 
@@ -174,8 +180,8 @@ def line(
     its equation sends thr on to 0 at no cost, its text migrates beyond thr, its figure has a choice at thr.
     ``home_fee`` is charged for the step out of 0 (the equation calls that step a2). ``ValueError``.
     """
-    if thr < 1:
-        raise ValueError(f"thr {thr} must be at least 1")
+    if not 1 <= thr <= MAX_THR:
+        raise ValueError(f"thr {thr} must be at least 1 and at most {MAX_THR}")
     on = np.asarray(p, dtype=np.float64)
     if on.ndim and on.shape != (thr,):
         raise ValueError(f"p has the shape {on.shape}, not ({thr},)")

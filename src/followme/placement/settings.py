@@ -10,7 +10,7 @@ from followme.config import Config
 from followme.config_placement import NeedsSection, OfferSection
 
 from .chooser import Chooser, Needs, Offer
-from .criteria import Requirements, Tariff, UserClass, Weights
+from .criteria import Requirements, Tariff, UserClass, Weights, shares
 from .mapper import LocationMapper
 from .policy import policy_named
 from .situation import Policy
@@ -78,10 +78,16 @@ def _needs(service: str, section: NeedsSection) -> Needs:
     )
     task = Task(section.task)
     special = task is not Task.ORDINARY or section.remaining_s is not None
+    if section.user_class and section.weights is None:
+        raise ValueError("user_class multiplies weights, and there are none")
+    weights = Weights(**section.weights.model_dump()) if section.weights else None
+    user_class = UserClass("the user's", section.user_class) if section.user_class else None
+    if weights is not None:
+        shares(weights, user_class)  # says now, not at a decision, if nothing counts for this user
     return Needs(
         requirements,
-        Weights(**section.weights.model_dump()) if section.weights else None,
+        weights,
         section.method,
-        UserClass("the user's", section.user_class) if section.user_class else None,
+        user_class,
         Use(service, inf, task, section.remaining_s) if special else None,
     )

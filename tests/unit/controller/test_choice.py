@@ -90,6 +90,11 @@ async def test_weights_decide_which_is_the_best() -> None:
         (lambda d: d["networks"][0].update(offer={"server_price": [[0, 1.0], [5, 2.0]]}), r"networks\[0\].offer"),
         (lambda d: d["services"][0].update(needs={"weights": {"latency": 0.0}}), r"services\[0\].needs"),
         (lambda d: d["services"][0].update(needs={"user_class": {"speed": 2.0}}), r"services\[0\].needs"),
+        (
+            lambda d: d["services"][0].update(needs={"weights": {"latency": 1.0}, "user_class": {"latency": 0.0}}),
+            r"services\[0\].needs",
+        ),
+        (lambda d: d.update(policy={"name": "mdp", "parameters": {"thr": 1e9}}), r"policy.parameters.*thr"),
     ],
 )
 async def test_a_mistake_names_its_key(change: Callable[[dict[str, Any]], None], key: str) -> None:

@@ -94,3 +94,21 @@ def test_a_data_centre_to_which_nothing_comes_through_is_out(weights: Weights | 
     assert "probe" in choice.excluded["there"]
     both = Measured({("wlan", "here"): inf, ("wlan", "there"): inf}, {}, {}, {})
     assert Chooser(MAPPER, OFFERS, {"s": Needs(weights=weights)}).choose("s", "wlan", "here", both).best is None
+
+
+def test_who_may_not_be_where_it_is_goes_whatever_the_policy() -> None:
+    needs = Needs(Requirements(localities=frozenset({"DE"})))
+    offers = {"here": Offer(locality="FR"), "there": Offer(locality="DE")}
+    choice = Chooser(MAPPER, offers, {"s": needs}).choose("s", "wlan", "here", MEASURED)
+    assert choice.verdict is not None
+    assert choice.verdict.migrate
+    assert "locality" in choice.verdict.why
+
+
+def test_a_service_is_no_competitor_of_its_own() -> None:
+    """Alone at one of two equal data centres, it does not look crowded there."""
+    offers = {"here": Offer(capacity=1.0), "there": Offer(capacity=1.0)}
+    only = dict.fromkeys(("latency", "bandwidth", "loss", "throughput", "network_price", "server_price",
+                          "storage_price", "preference"), 0.0)  # fmt: skip
+    chooser = Chooser(MAPPER, offers, {"s": Needs(weights=Weights(utilisation=1.0, **only))})
+    assert chooser.choose("s", "wlan", "here", MEASURED).best == "here"
