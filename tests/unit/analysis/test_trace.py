@@ -133,3 +133,9 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="No such file"):
         read_trace(tmp_path / "none.csv")
+
+
+def test_a_time_beyond_reason_is_counted_and_stretches_nothing(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, HEADER + GOOD + "9,1e15,37.6,-122.3,0\n"))
+    assert (len(trace.t_s), trace.dropped[NO_NUMBER]) == (3, 1)
+    assert float(trace.t_s.max()) == 70.0
