@@ -60,7 +60,7 @@ def ingress_rule(binding: Binding, place: Placement) -> Rule:
     """The node at its port: only this port, MAC and address together may send (an IP source guard)."""
     node = binding.node
     actions: tuple[Action, ...] = ()
-    if place is binding.arriving or not binding.seen:
+    if place is binding.arriving or (place is binding.here and not binding.seen):
         # Packets flow at once; a copy of the first tells the controller that the machine has really arrived.
         actions = (Output(OFPP_CONTROLLER, SIGNAL_BYTES),)
     if node.address != node.identifier:
@@ -72,13 +72,14 @@ def ingress_rule(binding: Binding, place: Placement) -> Rule:
 
 
 def _all(binding: Binding, networks: Networks) -> Iterator[tuple[str, Rule]]:
-    places = [binding.here] + ([binding.arriving] if binding.arriving else [])
-    for place in places:
-        if place.port == 0:
-            continue  # a user at home that was not seen yet: nobody knows at which port it will be
+    for place in (binding.here, binding.arriving, binding.leaving):
+        if place is None or place.port == 0:
+            continue  # port 0: a user at home that was not seen yet, nobody knows at which port it will be
+        # Also where it is leaving: from the flip to its stop the machine runs on there, and what it sends counts.
         yield place.network, ingress_rule(binding, place)
-        yield from _deliver(binding, place)
         yield from _egress(binding, place, networks)
+        if place is not binding.leaving:
+            yield from _deliver(binding, place)
     yield from _neighbours(binding, networks)
     yield from _late(binding, networks)
     yield from _redirect(binding)

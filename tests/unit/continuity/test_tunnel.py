@@ -105,9 +105,14 @@ def test_both_directions_through_every_phase_of_a_move_there_and_back(overlappin
         world.client = replace(world.client, told=world.client.told | {target})
         world.apply()
         world.assert_talks()
+        source = world.vm.here
         world.vm = world.vm.switch()
         world.apply()
         world.assert_talks()
+        # From the flip until it stops the machine still runs at the source, and speaks.
+        last = world.to_client(source)
+        assert [(one.network, one.port) for one in last] == [(world.client.here.network, world.client.here.port)]
+        assert last[0].packet.ipv4_src == world.machine.identifier
         world.vm = world.vm.release()
         world.apply()
         world.assert_talks()
