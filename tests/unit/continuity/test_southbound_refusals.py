@@ -114,3 +114,4 @@ async def test_an_error_about_a_packet_is_no_refused_rule(bench: Bench) -> None:
     switch.say(ErrorMsg(OFPET_BAD_ACTION, OFPBAC_BAD_OUT_PORT, lost[:64]))
     await until(lambda: bench.southbound.counters.errors)
     await bench.southbound.barrier([1], timeout=5)
+    assert bench.southbound.counters.refused_rules == 0
