@@ -9,139 +9,53 @@ Everything lives in namespaces of this run and is removed at the end, however th
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Interface
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from followme.domain import Mac, Network, NetworkKind, mac_text
 from followme.lab import plan
+from followme.lab.base import (
+    AIR,
+    BRIDGE,
+    CLIENT_MACS,
+    HOST_MACS,
+    MANAGEMENT,
+    ROUTER_SETTINGS,
+    UPLINK,
+    Host,
+    Hypervisor,
+    LabError,
+    NetworkLab,
+    rate_queue,
+)
 from followme.lab.client import Lease, dhcp
 from followme.lab.delay import Delay
 from followme.lab.ovs import OpenVSwitch
 from followme.lab.plan import LabConfig
-from followme.lab.rundir import Run, sweep
-from followme.lab.signals import cancelled_by_sigterm
 from followme.system import needs, netns
 from followme.system.process import run
 
 __all__ = ["Host", "Hypervisor", "Lab", "LabConfig", "LabError", "Lease"]
 
-BRIDGE = "br0"
-UPLINK = "uplink"
-MANAGEMENT = "mgmt"
-_AIR = "air"
 _MANAGEMENT_ADDRESSES = ("172.31.255.1", "172.31.255.2")
-# Groups of the lab's MAC addresses; 1 to 4 are the networks' routers.
-_CLIENT_MACS, _HOST_MACS = 0xC0, 0xD0
-_ROUTER_SETTINGS = {
-    "ipv4/ip_forward": 1,
-    # Rewritten addresses come in where the routing table would not expect them.
-    "ipv4/conf/all/rp_filter": 0,
-    "ipv4/conf/default/rp_filter": 0,
-    # A machine that was moved is reached through the interface it seems to come from: no redirects.
-    "ipv4/conf/all/send_redirects": 0,
-    "ipv4/conf/default/send_redirects": 0,
-    # Each interface speaks for its own address only.
-    "ipv4/conf/all/arp_ignore": 1,
-    "ipv4/conf/all/arp_announce": 2,
-}
 
 
-class LabError(RuntimeError):
-    """The lab cannot be built on this machine, or was used wrongly; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hypervisor:
-    """A data centre's host of machines: plug a tap of ``namespace`` into ``bridge`` with ``attach``."""
-
-    name: str
-    namespace: str
-    bridge: str
-    uplink: str
-    management_address: str
-    run_dir: Path
-
-    async def attach(self, device: str) -> None:
-        """Put a machine's tap on the bridge. It floods and never learns: a machine may move at any time."""
-        await netns.ip(
-            self.namespace,
-            [
-                f"link set dev {device} master {self.bridge} up",
-                f"link set dev {device} type bridge_slave learning off flood on",
-            ],
-        )
-
-    async def set_hairpin(self, device: str, on: bool) -> None:
-        """Whether the bridge may send a frame back out of the device that it came in on."""
-        state = "on" if on else "off"
-        await netns.ip(self.namespace, [f"link set dev {device} type bridge_slave hairpin {state}"])
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A plain host of the lab (the client is one too): one interface in a namespace of its own."""
-
-    name: str
-    namespace: str
-    interface: str
-    mac: Mac
-
-
-class Lab:
+class Lab(NetworkLab):
     """The networks, switches, hypervisors and the client of one run; an asynchronous context manager."""
 
+    NEEDS = needs.NETWORK_LAB
+
     def __init__(self, config: LabConfig | None = None) -> None:
+        super().__init__()
         self.config = config or LabConfig()
         self.networks: list[Network] = plan.networks(self.config)
         self.client_network: str | None = None
         self._lease: Lease | None = None
         self._hosts_added = 0
-        self._exit = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        problems = needs.check(needs.NETWORK_LAB)
-        if problems:
-            raise LabError("this machine cannot run the lab: " + "; ".join(problems))
-        await sweep()
-        self._exit.enter_context(cancelled_by_sigterm())
-        try:
-            await self._build()
-        except BaseException:
-            await self._close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
-        # A second Ctrl-C must not stop the removal half way: it is noted and passed on afterwards.
-        closing = asyncio.ensure_future(self._exit.aclose())
-        cancelled = False
-        while not closing.done():
-            try:
-                await asyncio.shield(closing)
-            except asyncio.CancelledError:
-                cancelled = True
-        closing.result()
-        if cancelled:
-            raise asyncio.CancelledError
 
     # ---- building
 
     async def _build(self) -> None:
-        self._run = Run.open()
-        self._exit.push_async_callback(self._run.close)
-        self.run_id = self._run.id
-        self.directory = self._run.directory
         self.switch_namespace = await self._run.add_namespace("switch")
         self.router_namespace = await self._run.add_namespace("router")
         self.controller_address = ("127.0.0.1", self.config.controller_port)
@@ -155,7 +69,7 @@ class Lab:
         self._exit.push_async_callback(self.delay.stop)
 
     async def _build_router(self) -> None:
-        netns.sysctl(self.router_namespace, _ROUTER_SETTINGS)
+        netns.sysctl(self.router_namespace, ROUTER_SETTINGS)
         host, port = self.controller_address
         for network in self.networks:
             await self._cable(
@@ -201,27 +115,21 @@ class Lab:
             )
             rate = self.config.management_rate_bit_s
             if rate is not None:
-                queue = f"tbf rate {rate}bit burst {max(65536, rate // 2000)} latency 100ms"
-                await netns.tc(host.namespace, [f"qdisc add dev {MANAGEMENT} root {queue}"])
+                await netns.tc(host.namespace, [f"qdisc add dev {MANAGEMENT} root {rate_queue(rate)}"])
         return made
 
     async def _build_hypervisor(self, name: str, network: Network, address: str) -> Hypervisor:
-        namespace = await self._run.add_namespace(name)
-        if Path("/proc/sys/net/bridge").exists():
-            netns.sysctl(namespace, {f"bridge/bridge-nf-call-{kind}tables": 0 for kind in ("arp", "ip", "ip6")})
-        host = Hypervisor(name, namespace, BRIDGE, UPLINK, address, self.directory / name)
-        host.run_dir.mkdir()
-        await netns.ip(namespace, [f"link add name {BRIDGE} type bridge stp_state 0 mcast_snooping 0"])
-        await self._cable(namespace, UPLINK, f"{network.name}-hv")
+        host = await self._add_hypervisor(name, address)
+        await self._cable(host.namespace, UPLINK, f"{network.name}-hv")
         await host.attach(UPLINK)
-        await netns.ip(namespace, [f"link set dev {BRIDGE} up"])
+        await netns.ip(host.namespace, [f"link set dev {BRIDGE} up"])
         await self.switch.add_port(network.name, f"{network.name}-hv", plan.HYPERVISOR_PORT)
         return host
 
     async def _build_client(self) -> None:
         namespace = await self._run.add_namespace("client")
-        self.client = Host("client", namespace, "wl0", plan.mac(_CLIENT_MACS, 1))
-        await self._cable(namespace, self.client.interface, _AIR, mac=self.client.mac)
+        self.client = Host("client", namespace, "wl0", plan.mac(CLIENT_MACS, 1))
+        await self._cable(namespace, self.client.interface, AIR, mac=self.client.mac)
         await netns.ip(namespace, [f"link set dev {self.client.interface} up"])
 
     # ---- using
@@ -239,9 +147,9 @@ class Lab:
         if self.network(network).kind is not NetworkKind.ACCESS:
             raise LabError(f"{network} is a data centre: the client can go to an access network only")
         if self.client_network is not None:
-            await self.switch.del_port(self.client_network, _AIR)
+            await self.switch.del_port(self.client_network, AIR)
             self.client_network = None
-        await self.switch.add_port(network, _AIR, plan.CLIENT_PORT)
+        await self.switch.add_port(network, AIR, plan.CLIENT_PORT)
         self.client_network = network
 
     async def move_client(self, network: str) -> Lease:
@@ -264,7 +172,7 @@ class Lab:
         self._hosts_added += 1
         switch_end = f"{network}-{port}"
         namespace = await self._run.add_namespace(f"host-{name}")
-        host = Host(name, namespace, "eth0", plan.mac(_HOST_MACS, self._hosts_added))
+        host = Host(name, namespace, "eth0", plan.mac(HOST_MACS, self._hosts_added))
         await self._cable(namespace, host.interface, switch_end, mac=host.mac)
         commands = [f"link set dev {host.interface} up"]
         if address is not None:

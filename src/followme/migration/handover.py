@@ -20,10 +20,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from followme.migration.frames import drop_plug, send_out
 from followme.migration.host import MigrationError
 from followme.migration.monitor import seconds
-from followme.migration.qemu import Qemu
 from followme.migration.transfer import Transfer, migration_event, stop_event
 
 _QUEUE_WAIT, _QUEUE_POLL = 0.005, 0.0003
@@ -94,7 +92,7 @@ class Handover:
 
     def send_after(self) -> None:
         """Send frames that were left in the source's tap after those that bounced."""
-        self.bounced += _send_on(self.source)
+        self.bounced += self.source.send_on()
 
     async def resume(self) -> None:
         """Run the machine at the target, which has loaded it."""
@@ -113,6 +111,7 @@ class Handover:
         """Undo, from wherever it failed: the machine runs at the source, the target's QEMU is gone.
 
         Frames that wait in the target's tap stay there: ``send_back`` them once the network leads here.
+        ``Unreachable`` if the target may run and cannot be asked: then nothing was touched.
         """
         if self.told:
             await self.target.stop_process()
@@ -132,14 +131,11 @@ class Handover:
         """Send what waits at the target, and what still comes there, back to the switch, until ``forget``."""
         # Two sides that both bounce would play ping-pong with every frame.
         if self._is_back:
-            self.target.bounce.flip()
-            await self.target.stop_process()
-            self.bounced += _send_on(self.target)
+            self.bounced += await self.target.send_back()
 
     async def forget(self) -> None:
         """Remove what is left of the target, once the network sends nothing there any more."""
-        self.target.bounce.clear()
-        await self.target.kill()
+        await self.target.forget()
 
     async def _cancel_migration(self) -> None:
         if not self.transfer.begun or self.source.ended.is_set():
@@ -154,11 +150,3 @@ class Handover:
             with contextlib.suppress(TimeoutError):
                 wait = self.source.monitor.wait(migration_event(*finished), len(self.source.monitor.events))
                 await asyncio.wait_for(wait, 0.05)
-
-
-def _send_on(side: Qemu) -> int:
-    # Only frames for the machine: a broadcast that went back would come from its sender's address.
-    frames = [frame for frame in drop_plug(side.queue.drain()) if frame[10:16] == side.spec.mac]
-    if frames:
-        send_out(side.host, side.host.uplink, frames)
-    return len(frames)

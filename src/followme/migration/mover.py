@@ -25,6 +25,7 @@ from followme.migration.convergence import Convergence
 from followme.migration.handover import Handover
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.qemu import Qemu
+from followme.migration.target import Target, TargetFactory, Unreachable
 from followme.migration.transfer import Transfer, TransferProgress
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a migration did. ``pause_s``: from the machine's stop to its resumption, by QEMU's clocks.
+    """What a migration did. ``pause_s``: from the machine's stop to its resumption, by the clocks of the two
+    QEMUs' hosts (as good as these agree: exact where both hosts are one machine's namespaces).
 
     ``held_s``: how long traffic waited at most, from the flip to the resumption (0 where none was held).
     ``bounced``: frames that were left in the source's tap and sent after the others.
@@ -131,13 +133,16 @@ class _Network:
 
 
 class MachineMover:
-    """One migration of one machine. ``run`` it once; ``target`` is then the machine's new QEMU."""
+    """One migration of one machine. ``run`` it once; ``copy`` is then the machine's new QEMU.
+
+    ``target`` is a host of ours, or what starts an empty QEMU on another's.
+    """
 
     def __init__(
         self,
         migration: Migration,
         source: Qemu,
-        target: Host,
+        target: Host | TargetFactory,
         hooks: Hooks,
         record: Callable[[Migration], None],
         *,
@@ -149,8 +154,12 @@ class MachineMover:
             raise ValueError(f"migration {migration.id}: mode {migration.mode!r} is none of {', '.join(MODES)}")
         self.migration = migration
         self.source = source
-        self.target: Qemu | None = None
-        self._target_host = target
+        self.copy: Target | None = None
+        self.result: Result | None = None
+        """Known as soon as the machine runs at the target, so in ``Hooks.commit`` already."""
+        self.unsettled = False
+        """The target may run and cannot be asked: ``settle`` it once it can. Neither copy was touched."""
+        self._start_target = self._starter(target) if isinstance(target, Host) else target
         # The cmdline and kernel are only read at boot; all else must equal the source's, or QEMU refuses.
         self._target_spec = target_spec or source.spec
         self._network = _Network(hooks)
@@ -163,6 +172,14 @@ class MachineMover:
         self._cancelled: str | None = None
         self._cleared = False
 
+    @property
+    def target(self) -> Qemu | None:
+        """``copy``, where the target is a host of ours."""
+        return self.copy if isinstance(self.copy, Qemu) else None
+
+    def _starter(self, host: Host) -> TargetFactory:
+        return lambda spec: Qemu.start(host, spec, incoming=True, survive=self._options.survive)
+
     def cancel(self, reason: str = "cancelled") -> bool:
         """Stop and go back; False where it is too late, because the target was told to run."""
         if self._work is None or self._work.done() or self._past_return:
@@ -173,8 +190,9 @@ class MachineMover:
 
     async def run(self) -> Result:
         """Carry the machine. On ``MigrationError`` it runs at the source as before, unless the error says
-        otherwise; ``migration.state`` is then ``failed``. Where ``arrived``, an error or a cancellation came
-        after the switch, and the machine runs at the target: call ``finish`` once its cause is gone."""
+        otherwise; ``migration.state`` is then ``failed``, unless ``unsettled``. Where ``arrived``, an error or
+        a cancellation came after the switch, and the machine runs at the target: call ``finish`` once its cause
+        is gone."""
         self._work = asyncio.create_task(self._carry())
         try:
             result = await self._shielded()
@@ -233,11 +251,10 @@ class MachineMover:
     async def _carry(self) -> Result:
         started = time.monotonic()
         self._record(MigrationState.PLANNED)
-        self.target = await Qemu.start(self._target_host, self._target_spec, incoming=True,
-                                       survive=self._options.survive)
+        target = self.copy = await self._start_target(self._target_spec)
         await self._network.prepare()
         self._record(MigrationState.PREPARED)
-        transfer = self._transfer = Transfer(self.source, self.target, report=self._progress,
+        transfer = self._transfer = Transfer(self.source, target, report=self._progress,
                                              stall_timeout=self._options.stall_timeout)
         handover = self._handover = Handover(transfer, self._network.flip)
         await transfer.connect()
@@ -248,7 +265,8 @@ class MachineMover:
             await self._cold(transfer, handover)
         else:
             await self._paper(transfer, handover)
-        return self._result(transfer, handover, time.monotonic() - started)
+        self.result = self._result(transfer, handover, time.monotonic() - started)
+        return self.result
 
     async def _live(self, transfer: Transfer, handover: Handover) -> None:
         options = self._options
@@ -278,7 +296,7 @@ class MachineMover:
                 await transfer.completed()
         except TimeoutError:
             raise MigrationError(
-                f"{self.source.who}: {self._target_host.name} did not load the machine within "
+                f"{self.source.who}: {transfer.target.host.name} did not load the machine within "
                 f"{self._options.switch_timeout:g} s; check the management network"
             ) from None
         handover.send_after()
@@ -317,13 +335,24 @@ class MachineMover:
     async def _roll_back(self, reason: str, error: BaseException) -> None:
         """Undo everything; what goes wrong meanwhile is noted on ``error`` and recorded."""
         problems: list[str] = []
+        if self._handover is not None:
+            try:
+                await self._handover.back()
+            except Unreachable as problem:
+                # It may run there: so it must not run here, and traffic stays turned to the target.
+                self.unsettled = True
+                error.add_note(f"the machine may run at {self.migration.target}: {problem}")
+                await self._handover.transfer.close()
+                return
+            except Exception as problem:
+                problems.append(str(problem) or type(problem).__name__)
         steps = [
-            None if self._handover is None else self._handover.back,
             lambda: self._network.rollback(reason),
             # Behind the network's roll-back: before it, the source's switch would send them here again.
             None if self._handover is None else self._handover.send_back,
             self._network.drained,
             None if self._handover is None else self._handover.forget,
+            None if self.copy is None else self.copy.kill,
         ]
         for step in steps:
             if step is None:
@@ -332,9 +361,7 @@ class MachineMover:
                 await step()
             except Exception as problem:
                 problems.append(str(problem) or type(problem).__name__)
-        if self.target is not None:
-            await self.target.kill()
-            self.target = None
+        self.copy = None
         if problems:
             error.add_note("while rolling back: " + "; ".join(problems))
         # Last: if we die or the store fails before it, the next start settles what is left.

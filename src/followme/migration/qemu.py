@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from followme.migration.bounce import Bounce, attach_tap
-from followme.migration.frames import TapQueue, plug
+from followme.migration.frames import TapQueue, drop_plug, plug, send_out
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.monitor import Monitor
 from followme.system.netns import open_tap
@@ -232,6 +232,25 @@ class Qemu:
             raise MigrationError(
                 f"{self.who}: QEMU (pid {self._pid}) does not end although it was killed"
             ) from None
+
+    def send_on(self) -> int:
+        """Send what waits in the tap out of the host's uplink instead; the number of frames."""
+        # Only frames for the machine: a broadcast that went back would come from its sender's address.
+        frames = [frame for frame in drop_plug(self.queue.drain()) if frame[10:16] == self.spec.mac]
+        if frames:
+            send_out(self.host, self.host.uplink, frames)
+        return len(frames)
+
+    async def send_back(self) -> int:
+        """See ``Target``."""
+        self.bounce.flip()
+        await self.stop_process()
+        return self.send_on()
+
+    async def forget(self) -> None:
+        """See ``Target``."""
+        self.bounce.clear()
+        await self.kill()
 
     async def kill(self) -> None:
         """End the process; its tap, and with it the bridge's entry, goes. Harmless if it has ended."""

@@ -14,6 +14,9 @@ everything and was not told to run):
     source gone     target running or paused      finish at the target
     source gone     target holds nothing whole    lost: no whole copy is left
 
+A target on another agent's host is asked over that agent's channel. Where it does not answer, neither copy is
+touched (``Unreachable``): the source may have stopped for good, and the target be the machine.
+
 Whatever is not kept is ended before what is kept is told to run: so there are never two that run.
 """
 
@@ -22,9 +25,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from followme.domain import Migration, MigrationState
 from followme.migration.bounce import Bounce
@@ -42,6 +47,35 @@ class CopyStatus(StrEnum):
     POSTMIGRATE = "postmigrate"
     INMIGRATE = "inmigrate"
     GONE = "gone"
+
+
+def copy_status(said: str) -> CopyStatus:
+    """QEMU's run state as a copy's: ``paused`` stands for all states in which a whole machine is stopped."""
+    return CopyStatus(said) if said in set(CopyStatus) else CopyStatus.PAUSED
+
+
+class Copy(Protocol):
+    """A host's copy of a machine. All methods raise ``MigrationError``."""
+
+    @property
+    def name(self) -> str:
+        """Whose host it is, in words."""
+
+    @property
+    def status(self) -> CopyStatus:
+        """As found."""
+
+    async def end(self) -> None:
+        """Return when its process has ended. Harmless where it is gone."""
+
+    async def bounce(self) -> None:
+        """Frames for the machine that reach this host go back to its switch."""
+
+    async def run(self) -> None:
+        """It is the machine: it gets its frames, and runs."""
+
+    async def close(self) -> None:
+        """Leave it alone from now on."""
 
 
 class Verdict(StrEnum):
@@ -86,8 +120,12 @@ class Recovered:
     target: CopyStatus
 
 
-async def settle(migration: Migration, spec: MachineSpec, source: Host, target: Host) -> Recovered:
+async def settle(migration: Migration, spec: MachineSpec, source: Host,
+                 target: Host | Callable[[], Awaitable[Copy]]) -> Recovered:
     """Ask both hosts, decide, and make it so: one copy runs, the other is gone, frames go where it runs.
+
+    ``target`` is a host of ours, or asks another agent for its copy; it is asked first, and where it cannot be
+    nothing has been touched.
 
     Frames that still reach the other host bounce back to its switch until ``forget`` is called for it.
 
@@ -95,10 +133,11 @@ async def settle(migration: Migration, spec: MachineSpec, source: Host, target: 
     waits for one is ended), and another ``MigrationError`` if a copy cannot be ended or told to run.
     """
     async with contextlib.AsyncExitStack() as opened:
-        copies = []
-        for host in (source, target):
-            copies.append(await _Copy.open(host, spec))
-            opened.push_async_callback(copies[-1].close)
+        theirs: Copy = await (_Copy.open(target, spec) if isinstance(target, Host) else target())
+        opened.push_async_callback(theirs.close)
+        ours: Copy = await _Copy.open(source, spec)
+        opened.push_async_callback(ours.close)
+        copies = [ours, theirs]
         found = [copy.status for copy in copies]
         verdict = recover(migration, *found)
         if verdict is Verdict.LOST:
@@ -106,14 +145,13 @@ async def settle(migration: Migration, spec: MachineSpec, source: Host, target: 
                 if copy.status is CopyStatus.INMIGRATE:
                     await copy.end()
             raise Lost(
-                f"machine {migration.machine} is lost: {source.name} says {found[0]}, {target.name} says "
+                f"machine {migration.machine} is lost: {ours.name} says {found[0]}, {theirs.name} says "
                 f"{found[1]}, neither holds the whole machine"
             )
         kept, ended = copies if verdict is Verdict.RESUME_AT_SOURCE else reversed(copies)
         await ended.end()
-        kept.take_traffic()
         await kept.run()
-        _bounce(ended.host, spec)
+        await ended.bounce()
         return Recovered(verdict, *found)
 
 
@@ -123,17 +161,13 @@ def forget(host: Host, spec: MachineSpec) -> None:
         bounce.clear()
 
 
-def _bounce(host: Host, spec: MachineSpec) -> None:
-    with contextlib.closing(Bounce(host, None, spec.mac)) as bounce:
-        bounce.flip()
-
-
 class _Copy:
     """A host's copy of a machine, found by its QMP socket."""
 
     def __init__(self, host: Host, spec: MachineSpec, monitor: Monitor | None) -> None:
         self.status = CopyStatus.GONE
         self.host, self._spec, self._monitor = host, spec, monitor
+        self.name = host.name
 
     @classmethod
     async def open(cls, host: Host, spec: MachineSpec) -> _Copy:
@@ -153,7 +187,6 @@ class _Copy:
         return cls(host, spec, None)
 
     async def _ask(self) -> CopyStatus:
-        """``paused`` stands for all states in which a whole machine is stopped."""
         assert self._monitor is not None
         said = str((await self._monitor.execute("query-status"))["status"])
         if said == "finish-migrate":
@@ -163,7 +196,7 @@ class _Copy:
             while said == "finish-migrate" and time.monotonic() < deadline:
                 await asyncio.sleep(_POLL)
                 said = str((await self._monitor.execute("query-status"))["status"])
-        return CopyStatus(said) if said in set(CopyStatus) else CopyStatus.PAUSED
+        return copy_status(said)
 
     async def end(self) -> None:
         """End the process and forget its traffic."""
@@ -180,13 +213,14 @@ class _Copy:
             await asyncio.sleep(_POLL)
         path.unlink(missing_ok=True)
 
-    def take_traffic(self) -> None:
-        """Frames for the machine go into this copy's tap."""
+    async def bounce(self) -> None:
+        with contextlib.closing(Bounce(self.host, None, self._spec.mac)) as bounce:
+            bounce.flip()
+
+    async def run(self) -> None:
         tap = self.host.tap_name(self._spec.name)
         with contextlib.closing(Bounce(self.host, tap, self._spec.mac)) as bounce:
             bounce.to_tap()
-
-    async def run(self) -> None:
         assert self._monitor is not None
         # A migration that a dead controller's relay cut, or left hanging, ends before the machine goes on.
         await self._monitor.execute("migrate_cancel")

@@ -14,6 +14,7 @@ from followme.migration.convergence import BRAKE_TIME, Convergence, Progress, St
 from followme.migration.host import MigrationError
 from followme.migration.monitor import Event, seconds
 from followme.migration.qemu import Qemu
+from followme.migration.target import Target
 
 _POLL = 0.02
 _REPORT_EVERY = 0.1
@@ -43,7 +44,7 @@ def migration_event(*states: str) -> Callable[[Event], bool]:
 class Transfer:
     """One attempt to send a machine from ``source`` to ``target``."""
 
-    def __init__(self, source: Qemu, target: Qemu, *, stall_timeout: float,
+    def __init__(self, source: Qemu, target: Target, *, stall_timeout: float,
                  report: Callable[[TransferProgress], None] | None = None) -> None:
         self.source, self.target = source, target
         self.relay: Relay | None = None
@@ -161,7 +162,7 @@ class Transfer:
     async def query(self) -> dict[str, Any]:
         """QEMU's view at the source; ``MigrationError`` if either side or the relay has failed."""
         if self.target.ended.is_set():
-            raise MigrationError(f"{self.target.who}: the target's QEMU ended{self.target.complaint}")
+            raise MigrationError(f"{self.target.who}: the target's QEMU is gone{self.target.complaint}")
         state: dict[str, Any] = await self.source.execute("query-migrate")
         if state.get("status") in ("failed", "cancelled"):
             # A target that refuses ends at once: its last words say more than the source's "broken pipe".

@@ -1,0 +1,189 @@
+"""The YAML file of ``followme controller`` where sessions are kept by LISP (``plane: lisp``).
+
+Networks are LISP sites here: an EID prefix behind a tunnel router, whose agent the controller reaches over an
+authenticated channel. Every mistake is reported with its key, all at once (``ConfigError``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from followme.config import MigrationSection, PolicySection
+from followme.config_fields import Address, FilePath, MacField, Name, Number, Prefix
+from followme.config_placement import NeedsSection, OfferSection
+from followme.config_yaml import ConfigError, Section, read, validate
+from followme.domain import NetworkKind, Node, NodeKind, Service, mac_text
+
+PAGE = "docs/lisp.md"
+ListenPort = Annotated[int, Field(strict=True, ge=0, le=65535)]
+
+
+class AgentSection(Section):
+    """Where a site's agent listens; ``key_file`` holds the key that it shares with this controller."""
+
+    address: IPv4Address | IPv6Address
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 4360
+    key_file: FilePath
+
+
+class SiteSection(Section):
+    """A LISP site. ``rlocs`` are its tunnel routers' locators as they stand in registered mappings."""
+
+    name: Name
+    kind: NetworkKind
+    prefix: Prefix
+    gateway: Address
+    rlocs: Annotated[tuple[IPv4Address | IPv6Address, ...], Field(min_length=1, max_length=8)]
+    agent: AgentSection
+    area: Annotated[int, Field(strict=True, ge=0)] = 0
+    offer: OfferSection | None = None
+
+
+class MapServerSection(Section):
+    """The map system: Map-Requests and subscriptions go there, publications come from there."""
+
+    address: IPv4Address | IPv6Address
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 4342
+    key_file: FilePath
+    key_id: Annotated[int, Field(strict=True, ge=1, le=2)] = 2
+
+
+class LispListenSection(Section):
+    """The UDP address on which publications are received."""
+
+    address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    port: ListenPort = 4342
+
+
+class LispMachineSection(Section):
+    name: Name
+    home: Name
+    mac: MacField
+    address: Address
+    kernel: FilePath | None = None
+    initrd: FilePath | None = None
+    cmdline: str = ""
+    memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
+
+
+class LispUserSection(Section):
+    """A user: its address is its EID wherever it is."""
+
+    name: Name
+    home: Name
+    address: Address
+    mac: MacField | None = None
+
+
+class LispServiceSection(Section):
+    name: Name
+    user: Name
+    machine: Name
+    needs: NeedsSection | None = None
+
+
+class LispProbeSection(Section):
+    interval_s: Annotated[Number, Field(gt=0.0, le=3600.0)] = 1.0
+
+
+class LispConfigFile(Section):
+    plane: Literal["lisp"]
+    networks: Annotated[tuple[SiteSection, ...], Field(min_length=1)]
+    map_server: MapServerSection
+    machines: tuple[LispMachineSection, ...] = ()
+    users: tuple[LispUserSection, ...] = ()
+    services: tuple[LispServiceSection, ...] = ()
+    listen: LispListenSection = LispListenSection()
+    instance_id: Annotated[int, Field(strict=True, ge=0, lt=1 << 24)] = 0
+    policy: PolicySection = PolicySection()
+    probe: LispProbeSection = LispProbeSection()
+    migration: MigrationSection = MigrationSection()
+
+
+@dataclass(frozen=True, slots=True)
+class LispConfig:
+    """A checked config: the file's sections and, built from them, the nouns."""
+
+    file: LispConfigFile
+    nodes: tuple[Node, ...]
+    services: tuple[Service, ...]
+
+    def site(self, name: str) -> SiteSection:
+        return next(site for site in self.file.networks if site.name == name)
+
+
+def load(path: Path) -> LispConfig:
+    """Read and check the file; ``ConfigError`` lists every mistake."""
+    return check(read(path, "networks", PAGE), str(path))
+
+
+def check(data: dict[str, Any], name: str) -> LispConfig:
+    """Check parsed data; ``name`` is the file's name in messages."""
+    file = validate(LispConfigFile, data, name, PAGE)
+    problems = [f"{name}: {problem}" for problem in _contradictions(file)]
+    if problems:
+        raise ConfigError(problems)
+    return LispConfig(file, tuple(_nodes(file)), tuple(
+        Service(section.name, section.user, section.machine) for section in file.services))  # fmt: skip
+
+
+def _nodes(file: LispConfigFile) -> Iterator[Node]:
+    for machine in file.machines:
+        yield Node(machine.name, NodeKind.MACHINE, machine.mac, machine.address, machine.address, machine.home)
+    for user in file.users:
+        # A user's MAC matters to its access router only: here it may be unknown.
+        yield Node(user.name, NodeKind.USER, user.mac or bytes(6), user.address, user.address, user.home)
+
+
+def _contradictions(file: LispConfigFile) -> Iterator[str]:
+    """What no single key shows: overlaps, duplicates, references to what is not there."""
+    yield from _duplicates(file)
+    for index, site in enumerate(file.networks):
+        if site.gateway not in site.prefix:
+            yield f"networks[{index}].gateway: {site.gateway} is not in {site.prefix}"
+        for before, other in enumerate(file.networks[:index]):
+            if site.prefix.overlaps(other.prefix):
+                yield f"networks[{index}].prefix: {site.prefix} overlaps networks[{before}].prefix {other.prefix}"
+    sites = {site.name: site for site in file.networks}
+    for kind, nodes in (("machines", file.machines), ("users", file.users)):
+        for index, node in enumerate(nodes):
+            key, home = f"{kind}[{index}]", sites.get(node.home)
+            if home is None:
+                yield f"{key}.home: {node.home!r} is not the name of a network"
+            elif node.address not in home.prefix or node.address in (home.gateway, home.prefix[0], home.prefix[-1]):
+                yield f"{key}.address: {node.address} is not a host's address in {home.prefix} ({home.name})"
+            elif kind == "machines" and home.kind is not NetworkKind.DATACENTRE:
+                yield f"{key}.home: {node.home!r} is an access network; a machine's home is a data centre"
+    users, machines = {user.name for user in file.users}, {machine.name for machine in file.machines}
+    for index, service in enumerate(file.services):
+        if service.machine not in machines:
+            yield f"services[{index}].machine: {service.machine!r} is not the name of a machine"
+        if service.user not in users:
+            yield f"services[{index}].user: {service.user!r} is not the name of a user"
+
+
+def _duplicates(file: LispConfigFile) -> Iterator[str]:
+    entries: list[tuple[str, object, str]] = []
+    for index, site in enumerate(file.networks):
+        entries.append(("network name", site.name, f"networks[{index}].name"))
+        entries += [("RLOC", str(rloc), f"networks[{index}].rlocs") for rloc in site.rlocs]
+    for kind, nodes in (("machines", file.machines), ("users", file.users)):
+        for index, node in enumerate(nodes):
+            entries.append(("node name", node.name, f"{kind}[{index}].name"))
+            entries.append(("address", str(node.address), f"{kind}[{index}].address"))
+            if node.mac is not None:
+                entries.append(("mac", mac_text(node.mac), f"{kind}[{index}].mac"))
+    for index, service in enumerate(file.services):
+        entries.append(("service name", service.name, f"services[{index}].name"))
+        entries.append(("service of machine", service.machine, f"services[{index}].machine"))
+    named: dict[tuple[str, object], str] = {}
+    for what, value, key in entries:
+        first = named.setdefault((what, value), key)
+        if first != key:
+            yield f"{key}: {what} {value} stands already at {first}"

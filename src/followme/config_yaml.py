@@ -1,0 +1,101 @@
+"""YAML files as all our daemons read them: bounded, no aliases, no key twice, every mistake in one line."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+MAX_FILE_BYTES = 4 << 20
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+
+
+class ConfigError(Exception):
+    """One or more mistakes in a config file; ``problems`` has a line for each: file, key, value, what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Section(BaseModel):
+    """A mapping of a file: unknown keys are refused, so a typing error never becomes a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def read(path: Path, first_key: str, page: str) -> dict[str, Any]:
+    """The file's mapping; ``ConfigError`` if it cannot be read or is none. ``first_key`` is one that it must
+    have, ``page`` the docs' page that explains the keys: both only help in messages."""
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a config file"])
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError([f"{path}: must be a mapping with the key '{first_key}'; see {page}"])
+    return data
+
+
+def validate(model: type[S], data: dict[str, Any], name: str, page: str) -> S:
+    """``data`` as ``model``; ``ConfigError`` has a line for each mistake, ``name`` is the file's in them."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([_line(name, problem, page) for problem in error.errors()]) from None
+
+
+def short(value: object) -> str:
+    """A value as a message shows it: 60 characters at the most."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a number that is far too long"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _line(name: str, problem: Any, page: str) -> str:
+    key = ""
+    for part in problem["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: {key}: unknown key (value {short(problem['input'])}); see {page} for the keys"
+    if problem["type"] == "missing":
+        return f"{name}: {key}: missing; see {page}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {key}: {short(problem['input'])}: {message}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few lines of them stand for more data than there is memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(None, None, "aliases (*) are not taken here; write the value out", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        None, None, f"key {short(key.value)} stands twice; the second would win", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)

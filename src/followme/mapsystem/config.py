@@ -1,0 +1,232 @@
+"""The YAML file of ``followme mapserver``: read and checked whole; every mistake is named with its key, no key
+(secret) is ever shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from followme.config import MAX_FILE_BYTES, ConfigError, _Loader, _short
+from followme.config_fields import FilePath, Name, Number
+from followme.lisp import CONTROL_PORT, MAX_INSTANCE_ID, Action, EidPrefix
+
+from .answers import Negative
+from .registry import Damping
+from .server import Settings
+from .sites import Reply, Site, SitePrefix
+
+MIN_KEY_OCTETS = 8
+MAX_KEY_OCTETS = 1024
+
+
+def _prefix(value: object) -> object:
+    """A prefix may be written as text, or with its instance-ID as a mapping."""
+    return {"prefix": value} if isinstance(value, str) else value
+
+
+def _network(value: object) -> str:
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError("write a prefix with its length, as in 10.1.0.0/24 or 2001:db8::/48")
+    return str(ip_network(value))
+
+
+def _address(value: object) -> IPv4Address | IPv6Address:
+    if not isinstance(value, str):
+        raise ValueError("write an address, as in 192.0.2.1")
+    return ip_address(value)
+
+
+Network = Annotated[str, BeforeValidator(_network)]
+Action_ = Literal["natively-forward", "send-map-request", "drop"]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class ListenSection(_Section):
+    addresses: Annotated[
+        tuple[Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)], ...], Field(min_length=1, max_length=64)
+    ] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))  # fmt: skip
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
+
+
+class VisitorSection(_Section):
+    prefix: Network
+    instance_id: Annotated[int, Field(strict=True, ge=0, le=MAX_INSTANCE_ID)] = 0
+
+    def eid(self) -> EidPrefix:
+        return EidPrefix.of(self.prefix, self.instance_id)
+
+
+class PrefixSection(VisitorSection):
+    more_specifics: Annotated[bool, Field(strict=True)] = True
+
+
+class KeySection(_Section):
+    id: Annotated[int, Field(strict=True, ge=0, le=255)] = 0
+    key: SecretStr | None = None
+    key_file: FilePath | None = None
+
+
+class SiteSection(_Section):
+    name: Name
+    site_id: Annotated[int, Field(strict=True, ge=1, lt=1 << 64)] | None = None
+    keys: Annotated[tuple[KeySection, ...], Field(min_length=1, max_length=256)]
+    prefixes: tuple[Annotated[PrefixSection, BeforeValidator(_prefix)], ...] = ()
+    visitors: tuple[Annotated[VisitorSection, BeforeValidator(_prefix)], ...] = ()
+    rlocs: tuple[Network, ...] = ()
+    reply: Reply = Reply.ASKED
+    algorithms: Annotated[tuple[Literal[1, 2], ...], Field(min_length=1)] = (1, 2)
+    replay_protection: Annotated[bool, Field(strict=True)] = True
+    max_registrations: Count = 20_000
+
+
+class NegativeSection(_Section):
+    outside: Action_ = "natively-forward"
+    not_registered: Action_ = "natively-forward"
+
+
+class DampingSection(_Section):
+    changes: Count = 5
+    within_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 60.0
+
+
+class MapServerFile(_Section):
+    sites: Annotated[tuple[SiteSection, ...], Field(min_length=1)]
+    listen: ListenSection = ListenSection()
+    registration_s: Annotated[Number, Field(ge=1.0, le=86_400.0)] = 60.0
+    negative: NegativeSection = NegativeSection()
+    damping: DampingSection = DampingSection()
+    store: FilePath = Path("followme-mapserver.db")
+    processes: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+
+
+class MapServerConfig:
+    """A checked config: the file's sections, and the sites with their keys, which its repr does not show."""
+
+    __slots__ = ("file", "sites")
+
+    def __init__(self, file: MapServerFile, sites: tuple[Site, ...]) -> None:
+        self.file = file
+        self.sites = sites
+
+    def settings(self) -> Settings:
+        file = self.file
+        families = tuple(sorted({address.version for address in file.listen.addresses}))
+        negative = Negative(_action(file.negative.outside), _action(file.negative.not_registered))
+        damping = Damping(file.damping.changes, file.damping.within_s)
+        return Settings(file.registration_s, damping, negative, families)
+
+
+def load(path: Path) -> MapServerConfig:
+    """Read and check the file and the key files that it names; ``ConfigError`` lists every mistake."""
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a config file"])
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where is not None else ""
+        what = getattr(error, "problem", None) or "not UTF-8, or nested too deep"
+        raise ConfigError([f"{path}{line}: not valid YAML: {what}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError([f"{path}: must be a mapping with the key 'sites'; see docs/mapserver.md"])
+    return check(data, str(path))
+
+
+def check(data: dict[str, Any], name: str) -> MapServerConfig:
+    """Check parsed data; ``name`` is the file's name in messages."""
+    try:
+        file = MapServerFile.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([_line(name, problem) for problem in error.errors()]) from None
+    problems = [f"{name}: {problem}" for problem in _contradictions(file)]
+    keys: list[dict[int, bytes]] = []
+    for index, section in enumerate(file.sites):
+        found: dict[int, bytes] = {}
+        for number, one in enumerate(section.keys):
+            try:
+                found[one.id] = _key(one)
+            except ValueError as problem:
+                problems.append(f"{name}: sites[{index}].keys[{number}]: {problem}")
+        keys.append(found)
+    if problems:
+        raise ConfigError(problems)
+    return MapServerConfig(file, tuple(_site(section, one) for section, one in zip(file.sites, keys, strict=True)))
+
+
+def _line(name: str, problem: Any) -> str:
+    key = ""
+    for part in problem["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: {key}: unknown key; see docs/mapserver.md for the keys"
+    if problem["type"] == "missing":
+        return f"{name}: {key}: missing; see docs/mapserver.md"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if "keys" in problem["loc"] else f"{_short(problem['input'])}: "
+    return f"{name}: {key}: {shown}{message}"
+
+
+def _key(section: KeySection) -> bytes:
+    if (section.key is None) == (section.key_file is None):
+        raise ValueError("give either key or key_file")
+    if section.key is not None:
+        key = section.key.get_secret_value().encode()
+    else:
+        try:
+            with open(str(section.key_file), "rb") as stream:
+                key = stream.read(MAX_KEY_OCTETS + 2).rstrip(b"\r\n")
+        except OSError as error:
+            raise ValueError(f"key_file {section.key_file}: cannot be read: {error.strerror}") from None
+    if not MIN_KEY_OCTETS <= len(key) <= MAX_KEY_OCTETS:
+        raise ValueError(f"a key has {MIN_KEY_OCTETS} to {MAX_KEY_OCTETS} octets, this one {len(key)}")
+    return key
+
+
+def _site(section: SiteSection, keys: dict[int, bytes]) -> Site:
+    return Site(
+        section.name, keys, section.site_id or 0,
+        tuple(SitePrefix(one.eid(), one.more_specifics) for one in section.prefixes),
+        tuple(one.eid() for one in section.visitors), tuple(ip_network(one) for one in section.rlocs),
+        section.reply, section.algorithms, section.replay_protection, section.max_registrations,
+    )  # fmt: skip
+
+
+def _action(name: str) -> Action:
+    return Action[name.upper().replace("-", "_")] if name != "natively-forward" else Action.NATIVELY_FORWARD
+
+
+def _contradictions(file: MapServerFile) -> Iterator[str]:
+    """What no single key shows."""
+    seen: dict[tuple[str, object], str] = {}
+    for index, site in enumerate(file.sites):
+        key = f"sites[{index}]"
+        entries: list[tuple[str, object, str]] = [("site name", site.name, f"{key}.name")]
+        if site.site_id is not None:
+            entries.append(("site_id", site.site_id, f"{key}.site_id"))
+        elif site.visitors:
+            yield f"{key}.visitors: this site needs a site_id: a visitor's prefix does not say where it is visiting"
+        entries += [("prefix", one.eid(), f"{key}.prefixes[{n}]") for n, one in enumerate(site.prefixes)]
+        entries += [("key id", (site.name, one.id), f"{key}.keys[{n}].id") for n, one in enumerate(site.keys)]
+        for what, value, where in entries:
+            first = seen.setdefault((what, value), where)
+            if first != where:
+                shown = value[1] if what == "key id" and isinstance(value, tuple) else value
+                yield f"{where}: {what} {shown} stands already at {first}"
+    if len(set(file.listen.addresses)) != len(file.listen.addresses):
+        yield "listen.addresses: an address stands twice"
+    if file.processes > 1 and file.listen.port == 0:
+        yield "processes: several processes need a port of their own choice: set listen.port"

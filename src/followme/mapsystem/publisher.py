@@ -1,0 +1,268 @@
+"""Map-Notifies that nobody asked for just now: to subscribers (RFC 9437), and to a router that lost an EID.
+
+A Map-Request has no authentication. So a subscription counts only when the Map-Notify that confirms it came
+back as a Map-Notify-Ack under the site's key, and one that exists changes and ends only in the same way: who
+has no key gets one Map-Notify and changes nothing. The security association of RFC 9437, 7.1 is the site's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from followme.lisp import EidPrefix, MapNotify, MapNotifyAck, MappingRecord, MapRequest, sign, verify
+from followme.lisp.errors import LispError
+
+from .answers import Answers
+from .events import Subscribed, Unsubscribed
+from .notices import TRIES, Key, Notice, Notices, Subject
+from .outbox import Datagram, Outbox
+from .registry import Registry, Router, RouterId
+from .sites import Site, Sites
+from .subscriptions import MAX_FAILURES, Subscription, Subscriptions
+
+MAX_UNCONFIRMED: Final = 1024
+"""Subscriptions asked for by hosts that have never registered, and not confirmed."""
+MAX_NOTIFY_OCTETS: Final = 32_000
+MAX_PREFIXES: Final = 16
+"""In one Map-Request that subscribes."""
+
+
+class _Proposed(NamedTuple):
+    """Subscriptions that wait for the subscriber's key, and the records that it was sent."""
+
+    subscriptions: tuple[Subscription, ...]
+    records: tuple[MappingRecord, ...]
+
+
+class _Ending(NamedTuple):
+    subscriptions: tuple[Subscription, ...]
+
+
+class _Published(NamedTuple):
+    subscription: Subscription
+
+
+class _Lost(NamedTuple):
+    eid: EidPrefix
+    router: RouterId
+
+
+class Publisher:
+    """``nonce`` is greater than all that this map server used before for its own Map-Notifies."""
+
+    def __init__(
+        self, sites: Sites, answers: Answers, registry: Registry, subscriptions: Subscriptions, outbox: Outbox,
+        nonce: int,
+    ) -> None:  # fmt: skip
+        self.notices = Notices()
+        self.subscriptions = subscriptions
+        self.published = 0
+        self._sites = sites
+        self._answers = answers
+        self._registry = registry
+        self._outbox = outbox
+        self._nonce = nonce
+        self._strangers: set[Subject] = set()
+
+    def tell_loser(self, router: Router, eid: EidPrefix, record: MappingRecord, now: float) -> None:
+        """``eid`` is at another router now: ``record`` says where (RFC 9301, 5.7)."""
+        self._nonce += 1
+        message = MapNotify(
+            self._nonce, (record,), router.xtr_id, 0 if router.xtr_id is None else router.site.site_id
+        )
+        subject = Subject("lost", router.id.xtr, (eid,))
+        self._send(message, router.site, router.id.xtr, (router.host, router.port), subject,
+                   _Lost(eid, router.id), now)  # fmt: skip
+
+    def publish(self, eid: EidPrefix, now: float) -> None:
+        """The mapping of ``eid`` is new, another, or gone: tell all whom it concerns (RFC 9437, 6).
+
+        Gone is a record with TTL 0, and behind it the one that covers the EID now, if there is one.
+        """
+        held = self._registry.table.get(eid)
+        if held is not None:
+            records: tuple[MappingRecord, ...] = (held.record,)
+        else:
+            match = self._registry.table.longest(eid)
+            cover = None if match is None else self._registry.table.get(match)
+            gone = MappingRecord(eid, (), 0)
+            records = (gone,) if cover is None else (gone, cover.record)
+        for subscription in self._subscribers(eid):
+            self._publish(subscription, records, eid, now)
+
+    def subscribe(
+        self, request: MapRequest, source: tuple[str, int], target: tuple[str, int] | None, now: float
+    ) -> str:
+        """The N-bit: subscribe, or (``target`` is ``None``) unsubscribe. Returns the reason of a refusal."""
+        prefixes = tuple(dict.fromkeys(record.eid for record in request.records if record.notify))
+        eids = tuple(eid for eid in prefixes if isinstance(eid, EidPrefix))
+        if request.xtr_id is None or len(eids) != len(prefixes) or len(eids) > MAX_PREFIXES:
+            return "subscription"
+        xtr = request.xtr_id
+        site = self._subscriber(request.site_id, xtr)
+        if site is None:
+            return "unknown-subscriber"
+        existing = [one for eid in eids if (one := self.subscriptions.get(eid, xtr)) is not None]
+        if any(one.site is not site or request.nonce <= one.nonce for one in existing):
+            return "subscription-replay"
+        if target is None:
+            self._unsubscribe(request, site, eids, tuple(existing), source, now)
+            return ""
+        if not self.subscriptions.room(xtr, len(eids) - len(existing)):
+            return "too-many-subscriptions"
+        router = self._registry.routers.get(RouterId(site.name, xtr))
+        stranger = router is None or router.host != target[0]
+        if stranger and not self._room_for_stranger():
+            return "too-many-unconfirmed"
+        records = self._current(eids)
+        subscriptions = tuple(Subscription(site, xtr, eid, request.nonce, *target) for eid in eids)
+        message = MapNotify(request.nonce, records, xtr, request.site_id)
+        # With the target: a stranger's request must not take the place of the subscriber's own.
+        subject = Subject(f"subscription {target[0]} {target[1]}", xtr, eids)
+        if stranger:
+            self._strangers.add(subject)
+        self._send(message, site, xtr, target, subject, _Proposed(subscriptions, records), now,
+                   1 if stranger else TRIES)  # fmt: skip
+        return ""
+
+    def acknowledge(self, data: bytes, message: MapNotifyAck, source: tuple[str, int], now: float) -> str:
+        """A Map-Notify-Ack. Returns the reason of a refusal."""
+        if not message.records:
+            return "unexpected-ack"
+        notice = self.notices.get(Key(*source, message.nonce, message.records[0].eid))
+        if notice is None:
+            return "unexpected-ack"
+        key = notice.site.keys.get(message.key_id)
+        if key is None:
+            return "unknown-key-id"
+        try:
+            if not verify(data, key, accept=notice.site.algorithms):
+                return "wrong-key"
+        except LispError:
+            return "algorithm"
+        self.notices.acknowledged(notice)
+        self._done(notice.about, now)
+        return ""
+
+    def timer(self, now: float) -> None:
+        """Send again what was not acknowledged; give up what has been sent often enough."""
+        again, given_up = self.notices.repeat(now)
+        for notice in again:
+            self._outbox.datagrams.append(Datagram(notice.data, notice.key.host, notice.key.port))
+        for notice in given_up:
+            about = notice.about
+            if isinstance(about, _Published):
+                about.subscription.failures += 1
+                if about.subscription.failures >= MAX_FAILURES:
+                    self._end(about.subscription, "silent", now)
+
+    def _done(self, about: object, now: float) -> None:
+        if isinstance(about, _Published):
+            about.subscription.failures = 0
+        elif isinstance(about, _Lost):
+            if self._registry.acknowledged(about.eid, about.router):
+                self._outbox.unsaved.registrations.add(about.eid)
+        elif isinstance(about, _Ending):
+            for subscription in about.subscriptions:
+                self._end(subscription, "asked", now)
+        elif isinstance(about, _Proposed):
+            self._confirm(about, now)
+
+    def _confirm(self, proposed: _Proposed, now: float) -> None:
+        for subscription in proposed.subscriptions:
+            old = self.subscriptions.get(subscription.prefix, subscription.xtr)
+            if old is None and not self.subscriptions.room(subscription.xtr, 1):
+                continue
+            if old is not None:
+                subscription.nonce = max(subscription.nonce, old.nonce)
+            self.subscriptions.put(subscription)
+            self._outbox.unsaved.subscriptions.add((subscription.prefix, subscription.xtr))
+            if old is None:
+                self._outbox.events.append(
+                    Subscribed(subscription.prefix, subscription.site.name, subscription.host, now)
+                )
+        # What changed between the Map-Notify and its acknowledgement was published to others only.
+        if self._current(tuple(one.prefix for one in proposed.subscriptions)) != proposed.records:
+            for subscription in proposed.subscriptions:
+                self._publish(subscription, self._current((subscription.prefix,)), subscription.prefix, now)
+
+    def _unsubscribe(
+        self, request: MapRequest, site: Site, eids: tuple[EidPrefix, ...], existing: tuple[Subscription, ...],
+        source: tuple[str, int], now: float,
+    ) -> None:  # fmt: skip
+        xtr = request.xtr_id or b""
+        message = MapNotify(request.nonce, tuple(MappingRecord(eid, (), 0) for eid in eids), xtr, request.site_id)
+        if not existing:
+            # RFC 9437, 5: told all the same, for an xTR that starts does not know what it left behind.
+            signed = self._signed(message, site, xtr)[0]
+            self._outbox.datagrams.append(Datagram(signed, *source))
+            return
+        target = existing[0].host, existing[0].port
+        self._send(message, site, xtr, target, Subject("ending", xtr, eids), _Ending(existing), now)
+
+    def _room_for_stranger(self) -> bool:
+        if len(self._strangers) >= MAX_UNCONFIRMED:
+            self._strangers = {subject for subject in self._strangers if self.notices.waits(subject)}
+        return len(self._strangers) < MAX_UNCONFIRMED
+
+    def _publish(
+        self, subscription: Subscription, records: tuple[MappingRecord, ...], eid: EidPrefix, now: float
+    ) -> None:
+        subscription.nonce += 1
+        self.published += 1
+        self._outbox.unsaved.subscriptions.add((subscription.prefix, subscription.xtr))
+        message = MapNotify(subscription.nonce, records, subscription.xtr, subscription.site.site_id)
+        # By subscription: two prefixes of one subscriber may both cover the EID, each with its own nonces.
+        subject = Subject("publication", subscription.xtr, (subscription.prefix, eid))
+        self._send(message, subscription.site, subscription.xtr, (subscription.host, subscription.port), subject,
+                   _Published(subscription), now)  # fmt: skip
+
+    def _send(
+        self, message: MapNotify, site: Site, xtr: bytes, target: tuple[str, int], subject: Subject,
+        about: object, now: float, tries: int = TRIES,
+    ) -> bool:  # fmt: skip
+        data, key_id = self._signed(message, site, xtr)
+        self._outbox.datagrams.append(Datagram(data, *target))
+        key = Key(*target, message.nonce, message.records[0].eid)
+        return self.notices.add(Notice(key, subject, site, key_id, data, about, tries), now)
+
+    def _signed(self, message: MapNotify, site: Site, xtr: bytes) -> tuple[bytes, int]:
+        """With the key and the algorithm that the router used last, else with the site's first and best."""
+        router = self._registry.routers.get(RouterId(site.name, xtr))
+        if router is not None and router.key_id in site.keys:
+            key_id, algorithm_id = router.key_id, router.algorithm_id
+        else:
+            key_id, algorithm_id = min(site.keys), max(site.algorithms)
+        return sign(message, site.keys[key_id], algorithm_id, key_id=key_id).encode(), key_id
+
+    def _subscriber(self, site_id: int, xtr: bytes) -> Site | None:
+        site = self._sites.by_id.get(site_id)
+        if site is None:
+            site = next((router.site for id, router in self._registry.routers.items() if id.xtr == xtr), None)
+        return site
+
+    def _subscribers(self, eid: EidPrefix) -> list[Subscription]:
+        """Of a prefix that covers the EID, or lies in it and has no longer match."""
+        found = []
+        for subscription in self.subscriptions.concerned(eid):
+            if subscription.prefix.length > eid.length:
+                match = self._registry.table.longest(subscription.prefix)
+                if match is not None and match.length > eid.length:
+                    continue
+            found.append(subscription)
+        return found
+
+    def _current(self, eids: tuple[EidPrefix, ...]) -> tuple[MappingRecord, ...]:
+        found: dict[MappingRecord, None] = {}
+        for eid in eids:
+            for record in self._answers.records(eid, MAX_NOTIFY_OCTETS // len(eids), proxy=True) or ():
+                found[replace(record, authoritative=False)] = None
+        return tuple(found)[:255]
+
+    def _end(self, subscription: Subscription, why: str, now: float) -> None:
+        if self.subscriptions.remove(subscription):
+            self._outbox.unsaved.subscriptions.add((subscription.prefix, subscription.xtr))
+            self._outbox.events.append(
+                Unsubscribed(subscription.prefix, subscription.site.name, subscription.host, why, now)
+            )

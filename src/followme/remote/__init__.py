@@ -1,0 +1,1 @@
+"""Machines on other agents' hypervisors: the authenticated channel, and what is said over it."""

@@ -1,0 +1,380 @@
+"""A host's QEMUs as its agent has them: the site's own machines, and guests that other agents carry here.
+
+A guest is an empty QEMU that waits for a machine, until that is the site's own. Its source (the peer that asked
+for it) decides over it as long as it is a guest:
+
+    the source says ``keep``                                   it is the site's own machine
+    the source is gone for ``patience_s``, and the guest
+        runs                                                   it was told to: it is the site's own machine
+        holds nothing whole (``inmigrate``), or has ended      it is ended and forgotten: it can never run
+        is whole, but stopped (``paused``)                     it is kept and waits: the source may be dead, then
+                                                               this is the only whole copy; only the source knows
+
+Each guest is written to a file before its QEMU starts, so that an agent that was restarted knows whose it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from followme.migration.bounce import Bounce
+from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.monitor import Event
+from followme.migration.qemu import Qemu
+from followme.migration.recovery import CopyStatus, copy_status
+from followme.remote.server import Caller, Handler
+from followme.remote.specs import Rules, machine_name, spec_document, spec_from
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 30.0
+_MAX_TIMEOUT_S = 30.0
+_ENDING_S = 1.0
+_CAPABILITIES = ("events", "return-path")
+
+
+@dataclass(slots=True)
+class Guest:
+    """A copy that a peer is carrying here; ``qemu`` is None once it has been removed."""
+
+    spec: MachineSpec
+    peer: str
+    qemu: Qemu | None = None
+    users: int = 0
+    expiry: asyncio.TimerHandle | None = None
+
+
+class Hypervisor:
+    """All QEMUs of one host. ``machines`` are the site's own, by name; ``on_kept`` and ``on_forgotten`` are told
+    when a guest becomes one, and when one will never be (so that nothing is expected here any more)."""
+
+    def __init__(self, host: Host, rules: Rules, *, survive: bool = True, patience_s: float = PATIENCE_S) -> None:
+        self.host, self.rules, self.survive = host, rules, survive
+        self.machines: dict[str, Qemu] = {}
+        self.guests: dict[str, Guest] = {}
+        self.on_kept: Callable[[Qemu, Mapping[str, Any]], None] = lambda qemu, said: None
+        self.on_forgotten: Callable[[MachineSpec], None] = lambda spec: None
+        self._patience_s = patience_s
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def handlers(self) -> dict[str, Handler]:
+        """What other agents may ask for; all raise ``MigrationError``."""
+        return {"incoming": self.incoming, "qmp": self.qmp, "bounce": self.bounce, "send_on": self.send_on,
+                "stop_process": self.stop_process, "kill": self.kill, "keep": self.keep, "status": self.status}
+
+    # --- our own ------------------------------------------------------------------------------------------
+
+    def own(self, qemu: Qemu) -> None:
+        """From now on it is one of the site's machines."""
+        self.machines[qemu.spec.name] = qemu
+        self._write(qemu.spec, "")
+
+    def disown(self, machine: str) -> None:
+        """It is not any more; its QEMU is the caller's."""
+        self.machines.pop(machine, None)
+        self._file(machine).unlink(missing_ok=True)
+
+    def specs(self) -> dict[str, MachineSpec]:
+        """The site's own machines as files say, that an agent before us had."""
+        return {spec.name: spec for spec, peer in self._written() if not peer}
+
+    async def recover(self) -> None:
+        """Take over the guests that an agent before us had; their sources have ``patience_s`` to come back."""
+        for spec, peer in self._written():
+            if not peer or spec.name in self.machines:
+                continue
+            guest = Guest(spec, peer, await Qemu.adopt(self.host, spec))
+            self.guests[spec.name] = guest
+            self._leave(guest)
+
+    async def close(self) -> None:
+        """Leave all QEMUs alone (with ``survive``), or end them."""
+        self._closing = True
+        for guest in self.guests.values():
+            if guest.expiry is not None:
+                guest.expiry.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for qemu in [*self.machines.values(), *(guest.qemu for guest in self.guests.values() if guest.qemu)]:
+            await (qemu.detach() if self.survive else qemu.kill())
+
+    # --- asked by peers -----------------------------------------------------------------------------------
+
+    async def incoming(self, params: Mapping[str, Any], caller: Caller) -> None:
+        """``{spec}``: start an empty QEMU. Events: ``{"started": {"host", "management_address"}}``, then
+        ``{"qmp": event}`` as they come, and ``{"ended": what it complained about}``, the last. A caller that
+        leaves takes the guest's source with it."""
+        spec = spec_from(params.get("spec"), self.rules)
+        guest = await self._admit(spec, caller.peer)
+        async with self._used(guest):
+            if guest.qemu is None:
+                self._write(spec, caller.peer)
+                try:
+                    guest.qemu = await Qemu.start(self.host, spec, incoming=True, survive=self.survive)
+                except BaseException:
+                    self._forget(guest)
+                    raise
+            qemu = guest.qemu
+            caller({"started": {"host": self.host.name, "management_address": self.host.management_address}})
+            await self._follow(qemu, caller)
+
+    async def _admit(self, spec: MachineSpec, peer: str) -> Guest:
+        name = spec.name
+        if name in self.machines:
+            raise MigrationError(f"{name} runs at {self.host.name} already")
+        old = self.guests.get(name)
+        if old is not None:
+            if old.peer != peer:
+                raise MigrationError(f"{name} is being carried to {self.host.name} from somewhere else")
+            if await self._status(old) is CopyStatus.RUNNING:
+                raise MigrationError(f"{name} runs at {self.host.name} already: it was told to")
+            if old.users:
+                raise MigrationError(f"{name} is being carried to {self.host.name} already")
+            await self._end(old)
+        if name in self.guests:  # another call came first while we looked
+            raise MigrationError(f"{name} is being carried to {self.host.name} already")
+        if Qemu.find(self.host, spec) is not None:
+            raise MigrationError(f"{name} has a QEMU at {self.host.name} that is nobody's; end it by hand")
+        if len(self.guests) >= self.rules.max_waiting:
+            raise MigrationError(f"{self.host.name} waits for {len(self.guests)} machines already")
+        guest = self.guests[name] = Guest(spec, peer)
+        return guest
+
+    async def _follow(self, qemu: Qemu, caller: Caller) -> None:
+        told = 0
+        ended = asyncio.create_task(qemu.ended.wait())
+        try:
+            while not ended.done():
+                event = asyncio.create_task(qemu.monitor.wait(lambda event: True, told))
+                try:
+                    await asyncio.wait([event, ended], return_when=asyncio.FIRST_COMPLETED)
+                    if event.done() and event.exception() is not None:
+                        # The connection to QEMU is gone, so it is ending.
+                        await asyncio.wait([ended], timeout=1.0)
+                        break
+                finally:
+                    event.cancel()
+                    await asyncio.gather(event, return_exceptions=True)
+                for happened in qemu.monitor.events[told:]:
+                    caller({"qmp": _plain(happened)})
+                told = len(qemu.monitor.events)
+            for happened in qemu.monitor.events[told:]:
+                caller({"qmp": _plain(happened)})
+            caller({"ended": qemu.complaint})
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+
+    async def qmp(self, params: Mapping[str, Any], caller: Caller) -> Any:
+        """``{machine, command, arguments, timeout}``: what QEMU returns; only what a migration needs."""
+        command, arguments = params.get("command"), params.get("arguments") or {}
+        self._check_command(command, arguments)
+        timeout = params.get("timeout", 10.0)
+        if type(timeout) not in (int, float) or not 0 < timeout <= _MAX_TIMEOUT_S:
+            raise MigrationError(f"a timeout of {timeout!r:.20} s is not possible")
+        async with self._guest(params, caller) as guest:
+            return await self._qemu(guest).execute(str(command), arguments or None, timeout)
+
+    def _check_command(self, command: object, arguments: object) -> None:
+        address = self.host.management_address
+        bracketed = f"[{address}]" if ":" in address else address
+        # A command's arguments can be as bad as a command: the uri exec:… would be a shell for the peer.
+        allowed: dict[str, Callable[[Any], bool]] = {
+            "query-status": lambda given: not given,
+            "query-migrate": lambda given: not given,
+            "migrate_cancel": lambda given: not given,
+            "cont": lambda given: not given,
+            "migrate-set-capabilities": lambda given: set(given) == {"capabilities"} and all(
+                set(one) == {"capability", "state"} and one["capability"] in _CAPABILITIES
+                for one in given["capabilities"]),
+            "migrate-set-parameters": lambda given: set(given) == {"announce-rounds"},
+            "migrate-incoming": lambda given: given == {"uri": f"tcp:{bracketed}:0"},
+        }
+        try:
+            good = isinstance(command, str) and isinstance(arguments, dict) and allowed[command](arguments)
+        except (KeyError, TypeError):
+            good = False
+        if not good:
+            raise MigrationError(f"the QMP command {command!r:.60} with these arguments is not one that a "
+                                 "migration needs")
+
+    async def bounce(self, params: Mapping[str, Any], caller: Caller) -> None:
+        """``{machine, way}``: ``flip``, ``clear`` or ``to_tap`` (see ``Bounce``)."""
+        way = params.get("way")
+        async with self._guest(params, caller) as guest:
+            if way not in ("flip", "clear", "to_tap"):
+                raise MigrationError(f"{way!r:.20} is none of flip, clear, to_tap")
+            if guest.qemu is not None:
+                getattr(guest.qemu.bounce, way)()
+            else:
+                with contextlib.closing(Bounce(self.host, None, guest.spec.mac)) as bounce:
+                    getattr(bounce, way)()
+
+    async def send_on(self, params: Mapping[str, Any], caller: Caller) -> int:
+        """``{machine}``: send what waits in its tap back to the switch; the number of frames."""
+        async with self._guest(params, caller) as guest:
+            return 0 if guest.qemu is None else guest.qemu.send_on()
+
+    async def stop_process(self, params: Mapping[str, Any], caller: Caller) -> None:
+        """``{machine}``: return when its process has ended; its tap stays."""
+        async with self._guest(params, caller) as guest:
+            if guest.qemu is not None:
+                await guest.qemu.stop_process()
+
+    async def kill(self, params: Mapping[str, Any], caller: Caller) -> None:
+        """``{machine}``: end and forget the guest. Harmless where there is none; never one of our own."""
+        if self._mine(params, caller) is not None:
+            async with self._guest(params, caller) as guest:
+                await self._end(guest)
+
+    async def keep(self, params: Mapping[str, Any], caller: Caller) -> None:
+        """``{machine, …}``: the guest runs, and is the site's own from now on. Harmless where it is already."""
+        if machine_name(params.get("machine")) in self.machines:
+            return
+        async with self._guest(params, caller) as guest:
+            if await self._status(guest) is not CopyStatus.RUNNING:
+                raise MigrationError(f"{guest.spec.name} at {self.host.name} does not run")
+            self._keep(guest, params)
+
+    async def status(self, params: Mapping[str, Any], caller: Caller) -> dict[str, str]:
+        """``{machine}``: ``{"status": see CopyStatus}``; one of our own is ``running`` if it does."""
+        name = machine_name(params.get("machine"))
+        if (qemu := self.machines.get(name)) is not None:
+            return {"status": await _asked(qemu)}
+        if self._mine(params, caller) is None:
+            return {"status": CopyStatus.GONE}
+        async with self._guest(params, caller) as guest:
+            return {"status": await self._status(guest)}
+
+    # --- guests -------------------------------------------------------------------------------------------
+
+    def _mine(self, params: Mapping[str, Any], caller: Caller) -> Guest | None:
+        guest = self.guests.get(machine_name(params.get("machine")))
+        return guest if guest is not None and guest.peer == caller.peer else None
+
+    @contextlib.asynccontextmanager
+    async def _guest(self, params: Mapping[str, Any], caller: Caller) -> AsyncIterator[Guest]:
+        guest = self._mine(params, caller)
+        if guest is None:
+            raise MigrationError(f"{params.get('machine')} is not being carried to {self.host.name} by "
+                                 f"{caller.peer}")
+        async with self._used(guest):
+            yield guest
+
+    @contextlib.asynccontextmanager
+    async def _used(self, guest: Guest) -> AsyncIterator[None]:
+        """The guest's source is here; ``patience_s`` begins when nobody is any more."""
+        guest.users += 1
+        if guest.expiry is not None:
+            guest.expiry.cancel()
+            guest.expiry = None
+        try:
+            yield
+        finally:
+            guest.users -= 1
+            self._leave(guest)
+
+    def _leave(self, guest: Guest) -> None:
+        if not guest.users and not self._closing and self.guests.get(guest.spec.name) is guest:
+            guest.expiry = asyncio.get_running_loop().call_later(self._patience_s, self._expired, guest)
+
+    def _expired(self, guest: Guest) -> None:
+        task = asyncio.create_task(self._expire(guest))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _expire(self, guest: Guest) -> None:
+        name = guest.spec.name
+        try:
+            status = await self._status(guest)
+            if guest.users or self.guests.get(name) is not guest:
+                return
+            if status is CopyStatus.RUNNING:
+                log.warning("%s runs here, and %s, which carried it, is gone: it is ours now", name, guest.peer)
+                self._keep(guest, {})
+            elif status in (CopyStatus.INMIGRATE, CopyStatus.GONE):
+                log.warning("%s was being carried here, and %s is gone: what came is removed", name, guest.peer)
+                await self._end(guest)
+            else:
+                log.warning("%s is whole here, but stopped, and %s, which alone knows whether it shall run, is "
+                            "gone: it waits; status %s", name, guest.peer, status)
+        except MigrationError as error:
+            log.error("%s, which %s was carrying here: %s", name, guest.peer, error)
+
+    async def _status(self, guest: Guest) -> CopyStatus:
+        return CopyStatus.GONE if guest.qemu is None else await _asked(guest.qemu)
+
+    def _qemu(self, guest: Guest) -> Qemu:
+        if guest.qemu is None:
+            raise MigrationError(f"{guest.spec.name} at {self.host.name} has ended")
+        return guest.qemu
+
+    def _keep(self, guest: Guest, said: Mapping[str, Any]) -> None:
+        qemu = self._qemu(guest)
+        del self.guests[guest.spec.name]
+        self.own(qemu)
+        self.on_kept(qemu, said)
+
+    async def _end(self, guest: Guest) -> None:
+        if guest.qemu is not None:
+            await guest.qemu.forget()
+            guest.qemu = None
+        else:
+            with contextlib.closing(Bounce(self.host, None, guest.spec.mac)) as bounce:
+                bounce.clear()
+        self._forget(guest)
+
+    def _forget(self, guest: Guest) -> None:
+        if self.guests.get(guest.spec.name) is guest:
+            del self.guests[guest.spec.name]
+            self._file(guest.spec.name).unlink(missing_ok=True)
+            self.on_forgotten(guest.spec)
+
+    # --- files --------------------------------------------------------------------------------------------
+
+    def _file(self, machine: str) -> Path:
+        return self.host.file(machine, "json")
+
+    def _write(self, spec: MachineSpec, peer: str) -> None:
+        self.host.run_dir.mkdir(parents=True, exist_ok=True)
+        file = self._file(spec.name)
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps({"spec": spec_document(spec), "peer": peer}))
+        new.replace(file)
+
+    def _written(self) -> list[tuple[MachineSpec, str]]:
+        found = []
+        for file in sorted(self.host.run_dir.glob(f"*@{self.host.name}.json")):
+            try:
+                document = json.loads(file.read_text())
+                found.append((spec_from(document["spec"], self.rules), str(document["peer"])))
+            except (OSError, ValueError, KeyError, TypeError, MigrationError) as error:
+                log.error("%s: this machine cannot be taken over: %s", file, error)
+        return found
+
+
+async def _asked(qemu: Qemu) -> CopyStatus:
+    try:
+        return CopyStatus.GONE if qemu.ended.is_set() else copy_status(await qemu.status())
+    except MigrationError:
+        # One whose stream was cut is just ending: then it is gone in a moment.
+        try:
+            await asyncio.wait_for(qemu.ended.wait(), _ENDING_S)
+        except TimeoutError:
+            pass
+        else:
+            return CopyStatus.GONE
+        raise
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    return {"event": event["event"], "data": event.get("data") or {}, "timestamp": event["timestamp"]}

@@ -1,0 +1,249 @@
+"""The tunnel router's control plane in one object: datagrams, misses, events and the time in; outputs out.
+
+No socket, no clock, no kernel. ``now`` is monotonic time in seconds. What is to be done is in ``take()``,
+in the order in which it must be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from followme.lisp import (
+    EidPrefix,
+    EncapsulatedControlMessage,
+    LispError,
+    Locator,
+    MapNotify,
+    MapNotifyAck,
+    MappingRecord,
+    MapRegister,
+    MapReply,
+    MapRequest,
+    decode,
+    verify,
+)
+
+from .etr import Etr
+from .itr import Itr
+from .outputs import Appeared, Departed, Encap, IPAddress, Output, RemoveRoute, SetRoute, ToLan, Way
+from .refusals import Refusals
+from .requests import Nonces
+from .residents import Policy, Resident, Residents
+from .site import Site
+
+MAX_DATAGRAM = 9000
+YOUNG_S = 0.8
+"""A claim of ours this young is not given up at once: the Map-Notify may be of the time before. It is not
+acknowledged either, so if it is true it comes again (the map server repeats it after a second)."""
+ADOPTED_S = 900.0
+ADOPTED_PER_S = 50
+SWITCHED_MINUTES = 5
+
+
+class Control:
+    """``wall`` is the time of day at ``now``; ``register_nonce`` gives the nonces of Map-Registers, which
+    must grow over restarts too."""
+
+    def __init__(
+        self, site: Site, policy: Policy, wall: float, now: float, register_nonce: Callable[[], int]
+    ) -> None:
+        self.site = site
+        self.refusals = Refusals()
+        self._out: list[Output] = []
+        nonces = Nonces(wall, now)
+        self.residents = Residents(policy, site.own, self.away)
+        self.itr = Itr(site, self._out, self.refusals, nonces, self.local)
+        self.etr = Etr(site, self._out, self.refusals, nonces, self.itr.cache, self.local, register_nonce)
+        self._servers = {server.address: server for server in site.servers}
+        self._adopted: list[EidPrefix] = []
+        self._adopt_at: float | None = None
+        for prefix in site.prefixes:
+            self.etr.registrar.eids[prefix] = now
+
+    def take(self) -> list[Output]:
+        """The outputs since the last call, oldest first."""
+        out = self._out[:]
+        self._out.clear()
+        return out
+
+    def local(self, eid: EidPrefix) -> bool:
+        """Whether the EID is behind us: it has moved in, or it is of our subnet and has not moved out."""
+        resident = self.residents.here.get(eid)
+        if resident is not None:
+            return not resident.expected
+        return eid.host and self.site.own(eid) and not self.away(eid)
+
+    def away(self, eid: EidPrefix) -> bool:
+        """Whether an EID of our subnet is elsewhere now."""
+        entry = self.itr.cache.table.get(eid)
+        return entry is not None and isinstance(entry.way, Encap)
+
+    # -- in: the network -------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: IPAddress, port: int, now: float) -> None:
+        """A datagram from the control port's socket. Never raises."""
+        if len(data) > MAX_DATAGRAM:
+            self.refusals.refuse("oversized datagram", source, now)
+            return
+        try:
+            message = decode(data)
+            if isinstance(message, MapNotify):
+                self._notify(message, data, source, now)
+                return
+        except LispError as error:
+            self.refusals.refuse("not a LISP message", source, now, error)
+            return
+        if isinstance(message, MapReply):
+            self.itr.reply(message, source, now)
+        elif isinstance(message, MapRequest):
+            if message.smr:
+                self.itr.solicited(message, source, now)
+            else:
+                self.etr.request(message, source, port, now, forwarded=False)
+        elif isinstance(message, EncapsulatedControlMessage):
+            inner = message.message
+            if not isinstance(inner, MapRequest) or inner.smr or inner.probe:
+                self.refusals.refuse("ECM with something else in it", source, now)
+            elif source not in self._servers:
+                self.refusals.refuse("ECM from a stranger", source, now)
+            else:
+                self.etr.request(inner, source, message.source_port, now, forwarded=True)
+        elif isinstance(message, MapRegister | MapNotifyAck):
+            self.refusals.refuse("message for a map server", source, now)
+        else:
+            self.refusals.refuse("message of an unknown type", source, now)
+
+    def miss(self, packet: bytes, now: float) -> None:
+        """An IP packet to an EID without a route."""
+        ends = self.itr.miss(packet, now)
+        if ends is not None and self.local(ends[0]):
+            found = self.itr.cache.find(ends[1])
+            if found is not None and isinstance(found[1].way, Encap):
+                for rloc, _ in found[1].way.paths:
+                    self.etr.correspondents.heard(ends[0], rloc, now)
+
+    # -- in: the LAN and the agent ---------------------------------------------------------------------
+
+    def appeared(self, eid: EidPrefix, mac: bytes, now: float) -> bool:
+        """A node of the LAN shows itself; whether it was taken in."""
+        reason = self.residents.judge(eid, mac, now)
+        if reason is None:
+            return False
+        if reason:
+            self.refusals.refuse(reason, mac.hex(":"), now, eid)
+            return False
+        self.claim(eid, mac, now, pinned=False)
+        return True
+
+    def claim(self, eid: EidPrefix, mac: bytes, now: float, *, pinned: bool) -> None:
+        """The EID is here: route it to the LAN and register it."""
+        self.residents.put(Resident(eid, mac, pinned))
+        self.residents.guarded.discard(eid)
+        self.itr.cache.give_up(eid)
+        self._out.append(SetRoute(eid, ToLan()))
+        if not self.etr.registrar.claim(eid, now):
+            self.refusals.refuse("registrations", eid, now)
+        self.itr.requests_done(eid)
+        self._out.append(Appeared(eid, mac))
+
+    def settle(self, resident: Resident, now: float) -> None:
+        """A dynamic EID that was here before a restart: as it was, and registered again."""
+        self.residents.put(resident)
+        if not resident.expected:
+            self._out.append(SetRoute(resident.eid, ToLan()))
+            self.etr.registrar.eids[resident.eid] = now - YOUNG_S
+
+    def switch(self, eid: EidPrefix, rloc: IPAddress, now: float) -> None:
+        """The EID is behind ``rloc`` from now on: not ours any more, and routed there."""
+        self.residents.drop(eid)
+        self.residents.guarded.add(eid)
+        self.etr.registrar.drop(eid, now, withdraw=False)
+        record = MappingRecord(eid, (Locator(rloc),), SWITCHED_MINUTES)
+        self.itr.place(record, eid, now)
+
+    def erase(self, eid: EidPrefix, now: float, *, withdraw: bool) -> None:
+        """Forget a dynamic EID: no entry, no route of its own. ``withdraw`` its registration too."""
+        self.residents.drop(eid)
+        self.etr.registrar.drop(eid, now, withdraw=withdraw)
+        if self.itr.cache.remove(eid) is None:
+            self._out.append(RemoveRoute(eid))
+
+    def adopt(self, eid: EidPrefix, way: Way, now: float) -> None:
+        """A route that an earlier run left in the kernel: it stays, and the map system is asked about it."""
+        self.itr.cache.adopt(eid, way, now, ADOPTED_S)
+        self._adopted.append(eid)
+        self._adopt_at = now if self._adopt_at is None else self._adopt_at
+
+    def saw(self, eid: EidPrefix, now: float) -> None:
+        """A packet to a watched EID was seen on the LAN: its mapping is in use, so it is asked for again."""
+        key = self.itr.cache.saw(eid)
+        if key is not None:
+            self.itr.ask(key, now)
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def timer(self, now: float) -> None:
+        """Whatever is due."""
+        if self._adopt_at is not None and self._adopt_at <= now:
+            turn, self._adopted = self._adopted[:ADOPTED_PER_S], self._adopted[ADOPTED_PER_S:]
+            for eid in turn:
+                self.itr.ask(eid, now)
+            self._adopt_at = now + 1.0 if self._adopted else None
+        self.itr.timer(now)
+        self.etr.registrar.timer(now)
+
+    def next_timer(self) -> float | None:
+        times = (self._adopt_at, self.itr.next_timer(), self.etr.registrar.next_timer())
+        return min((time for time in times if time is not None), default=None)
+
+    # -- Map-Notify ------------------------------------------------------------------------------------
+
+    def _notify(self, message: MapNotify, data: bytes, source: IPAddress, now: float) -> None:
+        server = self._servers.get(source)
+        if server is None:
+            self.refusals.refuse("Map-Notify from a stranger", source, now)
+            return
+        if not verify(data, server.key, accept=(server.algorithm_id,)):
+            self.refusals.refuse("Map-Notify with a wrong key", source, now)
+            return
+        if message.xtr_id is not None and message.xtr_id != self.site.xtr_id:
+            self.refusals.refuse("Map-Notify for another xTR", source, now)
+            return
+        confirms = self.etr.notified(message, server, now)
+        for record in self.etr.elsewhere(message):
+            if not self._elsewhere(record, message.nonce, now):
+                return  # no acknowledgement: what is true is sent again
+        if confirms or self.itr.confirmed(message, now) or self.itr.published(message, now):
+            known = True
+        else:
+            known = any(isinstance(record.eid, EidPrefix) and self.site.own(record.eid) or record.eid in
+                        self.etr.registrar.eids for record in message.records)
+        if not known:
+            self.refusals.refuse("Map-Notify that nobody asked for", source, now)
+        elif not confirms:
+            self.etr.acknowledge(message, server)
+
+    def _elsewhere(self, record: MappingRecord, nonce: int, now: float) -> bool:
+        """An EID of ours is behind another router: late packets are sent on, its correspondents told.
+
+        ``False`` if that is not believed yet, as the EID has just come (back) here.
+        """
+        eid = record.eid
+        if not isinstance(eid, EidPrefix):
+            return True
+        claimed = self.etr.registrar.eids.get(eid)
+        if claimed is not None and now - claimed < YOUNG_S:
+            self.refusals.counts["Map-Notify against a young claim"] += 1
+            return False
+        self.etr.believed(eid, nonce)
+        resident = self.residents.drop(eid)
+        if resident is not None and resident.pinned:
+            self.residents.guarded.add(eid)
+        self.etr.registrar.drop(eid, now, withdraw=False)
+        self.itr.place(replace(record, authoritative=False), eid, now)
+        entry = self.itr.cache.table.get(eid)
+        rlocs = tuple(rloc for rloc, _ in entry.way.paths) if entry and isinstance(entry.way, Encap) else ()
+        self._out.append(Departed(eid, rlocs))
+        self.etr.solicit(eid, now)
+        return True

@@ -1,0 +1,45 @@
+"""Who talks to our EIDs: the RLOCs that asked for each, so that they can be solicited when it moves."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from followme.lisp import EidPrefix
+
+from .outputs import IPAddress
+
+MAX_EIDS = 4096
+MAX_RLOCS = 64
+AGE_S = 86_400.0
+"""As long as a mapping of ours is believed by who asked for it (TTL 1440 minutes)."""
+
+
+class Correspondents:
+    """For each EID-prefix the RLOCs heard about it, the latest last; bounded, ageing."""
+
+    def __init__(self) -> None:
+        self._heard: OrderedDict[EidPrefix, OrderedDict[IPAddress, float]] = OrderedDict()
+
+    def heard(self, eid: EidPrefix, rloc: IPAddress, now: float) -> None:
+        """``rloc`` sends to ``eid`` (it asked for it), or ``eid`` sends there."""
+        rlocs = self._heard.setdefault(eid, OrderedDict())
+        self._heard.move_to_end(eid)
+        rlocs[rloc] = now
+        rlocs.move_to_end(rloc)
+        while len(rlocs) > MAX_RLOCS:
+            rlocs.popitem(last=False)
+        while len(self._heard) > MAX_EIDS:
+            self._heard.popitem(last=False)
+
+    def of(self, eid: EidPrefix, now: float) -> tuple[IPAddress, ...]:
+        """The correspondents of ``eid``: who asked for it or for a prefix that covers it, the latest first."""
+        found: dict[IPAddress, float] = {}
+        for key, rlocs in self._heard.items():
+            if key.covers(eid) or eid.covers(key):
+                for rloc, at in rlocs.items():
+                    if now - at < AGE_S:
+                        found[rloc] = max(at, found.get(rloc, at))
+        return tuple(sorted(found, key=lambda rloc: -found[rloc])[:MAX_RLOCS])
+
+    def forget(self, eid: EidPrefix) -> None:
+        self._heard.pop(eid, None)

@@ -1,0 +1,195 @@
+"""The ETR: what is ours is registered, answered for, and solicited when it has gone (RFC 9301, 5.3 to 5.7)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from followme.lisp import (
+    CONTROL_PORT,
+    EidPrefix,
+    EidRecord,
+    MapNotify,
+    MapNotifyAck,
+    MappingRecord,
+    MapReply,
+    MapRequest,
+    sign,
+)
+
+from .correspondents import Correspondents
+from .mapcache import MapCache
+from .outputs import Datagram, Encap, IPAddress, Output, Registered
+from .refusals import Bucket, Refusals
+from .registration import Registrar
+from .requests import Nonces
+from .site import MapServer, Site
+
+ANSWERS_PER_S, ANSWERS_BURST = 2000.0, 2000.0
+MAX_RECORDS = 16
+SMR_EVERY_S = 0.5
+MAX_SMRS = 256
+"""Correspondents that are solicited for one EID at one time."""
+MAX_REMEMBERED = 4096
+
+
+class Etr:
+    """Our own mappings. ``local(eid)`` says whether an EID is behind us now."""
+
+    def __init__(
+        self,
+        site: Site,
+        out: list[Output],
+        refusals: Refusals,
+        nonces: Nonces,
+        cache: MapCache,
+        local: Callable[[EidPrefix], bool],
+        register_nonce: Callable[[], int],
+    ) -> None:
+        self._site, self._out, self._refusals, self._nonces = site, out, refusals, nonces
+        self._cache, self._local = cache, local
+        self.registrar = Registrar(site, out, register_nonce)
+        self.correspondents = Correspondents()
+        self._answers = Bucket(ANSWERS_PER_S, ANSWERS_BURST)
+        self._smrs: OrderedDict[tuple[EidPrefix, IPAddress], float] = OrderedDict()
+        self._notified: OrderedDict[EidPrefix, int] = OrderedDict()
+
+    def request(self, message: MapRequest, source: IPAddress, port: int, now: float, *, forwarded: bool) -> None:
+        """Answer a Map-Request: from our map server (``forwarded`` in an ECM), from an ITR, or a probe.
+
+        The answer goes to an ITR-RLOC only if the map server vouches for it or the request came from there:
+        we flood nobody on a stranger's word.
+        """
+        if not self._answers.take(now):
+            self._refusals.refuse("rate of Map-Requests", source, now)
+            return
+        if message.probe:
+            self._answer_probe(message, source, port)
+            return
+        target = source
+        if forwarded:
+            families = {rloc.version for rloc in self._site.rlocs}
+            target = next((rloc for rloc in message.itr_rlocs if rloc.version in families), source)
+        elif source not in message.itr_rlocs:
+            self._refusals.refuse("Map-Request for another's answer", source, now)
+            return
+        records: list[MappingRecord] = []
+        for asked in message.records[:MAX_RECORDS]:
+            eid = asked.eid
+            if not isinstance(eid, EidPrefix) or eid.iid != self._site.iid:
+                continue
+            ours = self._ours(eid)
+            if ours is None:
+                continue
+            records.append(self._site.record(ours))
+            records += self._gone_from(ours)[: MAX_RECORDS - len(records)]
+            self.correspondents.heard(eid, target, now)
+        if not records:
+            self._refusals.refuse("Map-Request for an EID that is not ours", source, now)
+            return
+        self._out.append(Datagram(MapReply(message.nonce, tuple(records)).encode(), target, port))
+
+    def notified(self, message: MapNotify, server: MapServer, now: float) -> bool:
+        """Whether an authenticated Map-Notify confirms a registration of ours; if so it is done."""
+        eids = self.registrar.confirmed(server, message.nonce, now)
+        if eids is not None:
+            self._out.append(Registered(eids, server.address))
+        return eids is not None
+
+    def elsewhere(self, message: MapNotify) -> list[MappingRecord]:
+        """The records of an authenticated Map-Notify that say that an EID of ours is behind another router
+        (RFC 9301, 5.7), with a nonce above the last one that said so of this EID."""
+        ours = set(self._site.rlocs)
+        news = []
+        for record in message.records:
+            eid = record.eid
+            if (
+                isinstance(eid, EidPrefix)
+                and record.locators
+                and eid not in self._site.prefixes
+                and (eid in self.registrar.eids or self._site.own(eid))
+                and not any(loc.address in ours for loc in record.locators)
+                and message.nonce > self._notified.get(eid, -1)
+            ):
+                news.append(record)
+        return news
+
+    def believed(self, eid: EidPrefix, nonce: int) -> None:
+        """An ``elsewhere`` was acted on: older ones are replays from now on."""
+        self._notified[eid] = nonce
+        self._notified.move_to_end(eid)
+        while len(self._notified) > MAX_REMEMBERED:
+            self._notified.popitem(last=False)
+
+    def acknowledge(self, message: MapNotify, server: MapServer) -> None:
+        """Map-Notify-Ack (RFC 9301, 5.7)."""
+        ack = MapNotifyAck(message.nonce, message.records, message.xtr_id, message.site_id)
+        data = sign(ack, server.key, server.algorithm_id, key_id=server.key_id).encode()
+        self._out.append(Datagram(data, server.address, server.port))
+
+    def targets(self, eid: EidPrefix, now: float) -> tuple[IPAddress, ...]:
+        """Whom to solicit when ``eid`` moves: who asked for it, and where our site sends packets to."""
+        ours = set(self._site.rlocs)
+        asked = [rloc for rloc in self.correspondents.of(eid, now) if rloc not in ours]
+        spoken = [rloc for rloc in self._cache.rlocs() if rloc not in ours and rloc not in asked]
+        return tuple((asked + spoken)[:MAX_SMRS])
+
+    def solicit(self, eid: EidPrefix, now: float) -> int:
+        """SMR to the correspondents of ``eid`` (RFC 9301, 6.1); how many were sent.
+
+        The EID that moved is both the Source-EID and the record: implementations differ in which they read.
+        """
+        sent = 0
+        moved_to = self._cache.find(eid)
+        there = moved_to[1].way if moved_to else None
+        skip = {rloc for rloc, _ in there.paths} if isinstance(there, Encap) else set()
+        for rloc in self.targets(eid, now):
+            last = self._smrs.get((eid, rloc))
+            if rloc in skip or (last is not None and now - last < SMR_EVERY_S):
+                continue
+            self._smrs[eid, rloc] = now
+            self._smrs.move_to_end((eid, rloc))
+            request = MapRequest(
+                self._nonces.next(now),
+                tuple(sorted(self._site.rlocs, key=lambda own: own.version != rloc.version)),
+                (EidRecord(eid),),
+                source_eid=eid if eid.host else None,
+                smr=True,
+            )
+            self._out.append(Datagram(request.encode(), rloc, CONTROL_PORT))
+            sent += 1
+        while len(self._smrs) > MAX_REMEMBERED:
+            self._smrs.popitem(last=False)
+        return sent
+
+    def _answer_probe(self, message: MapRequest, source: IPAddress, port: int) -> None:
+        """An RLOC-probe asks whether we are alive: we answer with a mapping of ours, the one asked for if
+        that is here, in any case with one."""
+        asked = message.records[0].eid
+        eid = self._ours(asked) if isinstance(asked, EidPrefix) else None
+        if eid is None:
+            eid = next(iter(self._site.prefixes), None)
+        records = () if eid is None else (self._site.record(eid),)
+        reply = MapReply(message.nonce, records, probe=True)
+        self._out.append(Datagram(reply.encode(), source, port))
+
+    def _ours(self, eid: EidPrefix) -> EidPrefix | None:
+        """The prefix of ours that ``eid`` is answered with."""
+        if eid in self.registrar.eids:
+            return eid
+        covering = [prefix for prefix in self.registrar.eids if prefix.covers(eid)]
+        if not covering or (eid.host and not self._local(eid)):
+            return None
+        return max(covering, key=lambda prefix: prefix.length)
+
+    def _gone_from(self, prefix: EidPrefix) -> list[MappingRecord]:
+        """More-specifics of a prefix of ours that are elsewhere: an answer that covers them must name them
+        (RFC 9301, 5.5)."""
+        if prefix.host:
+            return []
+        gone = []
+        for eid in self._cache.table.within(prefix):
+            entry = self._cache.table.get(eid)
+            if entry is not None and entry.record is not None and entry.record.locators:
+                gone.append(MappingRecord(eid, entry.record.locators, entry.record.ttl))
+        return gone

@@ -1,0 +1,320 @@
+"""The ITR: misses, Map-Replies, solicitations and publications (RFC 9301, 5.3 to 5.5 and 6.1; RFC 9437).
+
+A miss is asked for without the N-bit, so that the answer is quick and leaves no state at the map server for an
+address that may not exist. The EID-prefix of the answer is then subscribed to, once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from followme.lisp import (
+    CONTROL_PORT,
+    Action,
+    EidPrefix,
+    EidRecord,
+    EncapsulatedControlMessage,
+    MapNotify,
+    MappingRecord,
+    MapReply,
+    MapRequest,
+)
+
+from .mapcache import Entry, MapCache
+from .outputs import Answered, Datagram, Encap, IPAddress, LocatorState, Output, Redirected, Release
+from .probing import Prober
+from .refusals import Refusals
+from .requests import Ask, Nonces, Requests
+from .site import Site, host
+
+UNANSWERED_MINUTES = 0
+SMR_EVERY_S = 1.0
+MAX_SOLICITED = 1024
+MAX_SUBSCRIBED_HOLES = 256
+"""Negative mappings that we subscribe to: each is an entry at the map server."""
+PUBLICATION_WINDOW = 1 << 20
+"""By how much a publication's nonce may exceed the last: it grows by one each (RFC 9437, 6)."""
+
+
+class Itr:
+    """Remote mappings: asked for, kept, changed. Outputs go to ``out``."""
+
+    def __init__(
+        self, site: Site, out: list[Output], refusals: Refusals, nonces: Nonces, local: Callable[[EidPrefix], bool]
+    ) -> None:
+        self._site, self._out, self._refusals, self._local = site, out, refusals, local
+        self.prober = Prober(site.probe_interval_s, nonces)
+        self.cache = MapCache(out, site.max_entries, self.prober.down)
+        self.requests = Requests(nonces)
+        self._solicited: OrderedDict[EidPrefix, float] = OrderedDict()
+        self._resolver = 0
+
+    def miss(self, packet: bytes, now: float) -> tuple[EidPrefix, EidPrefix] | None:
+        """An IP packet to an EID without a route; returned are its source and its destination, if it is IP."""
+        ends = _ends(packet)
+        if ends is None:
+            self._refusals.counts["not an IP packet"] += 1
+            return None
+        source, eid = (host(self._site.iid, address) for address in ends)
+        if not self._site.in_space(eid) or self._local(eid):
+            self._refusals.refuse("miss for an EID of ours or of nobody", source, now, eid)
+            return None
+        found = self.cache.find(eid)
+        if found is not None and isinstance(found[1].way, Encap):
+            self._out.append(Release((packet,)))  # it was under way when the route was set
+            return source, eid
+        reason = self.requests.miss(eid, packet, source.address, now)
+        if reason:
+            self._refusals.refuse(reason, source.network, now, eid)
+        self.send_due(now)
+        return source, eid
+
+    def ask(self, eid: EidPrefix, now: float, *, subscribe: bool = True, smr: bool = False) -> None:
+        """Ask the map system for ``eid``."""
+        self.requests.begin(eid, now, subscribe=subscribe, smr=smr)
+        self.send_due(now)
+
+    def reply(self, message: MapReply, source: IPAddress, now: float) -> None:
+        """A Map-Reply: the nonce must be one of ours, the source one that may answer (RFC 9301, 5.4)."""
+        if message.probe:
+            self._probed(message.nonce, source, now)
+            return
+        ask = self.requests.asked(message.nonce)
+        if ask is None:
+            late = self.requests.recently(message.nonce) is not None
+            self._refusals.refuse("late Map-Reply" if late else "Map-Reply with a wrong nonce", source, now)
+            return
+        records = self._records(message.records, ask.eid)
+        if not records:
+            self._refusals.refuse("Map-Reply for another EID", source, now, ask.eid)
+            return
+        if not self._plausible(source, records):
+            self._refusals.refuse("Map-Reply from a stranger", source, now, ask.eid)
+            return
+        self._answer(ask, records, now, None)
+
+    def confirmed(self, message: MapNotify, now: float) -> bool:
+        """Whether an authenticated Map-Notify confirms a subscription of ours; if so it is done."""
+        ask = self.requests.asked(message.nonce)
+        if ask is None:
+            eid = self.requests.recently(message.nonce)
+            found = None if eid is None else self.cache.find(eid)
+            if found is not None:
+                found[1].nonce = message.nonce
+            return eid is not None
+        records = self._records(message.records, ask.eid)
+        if records:
+            self._answer(ask, records, now, message.nonce)
+        return True
+
+    def published(self, message: MapNotify, now: float) -> bool:
+        """An authenticated publication (RFC 9437, 6); ``False`` if no subscription of ours bears its nonce."""
+        records = [
+            (record.eid, record)
+            for record in message.records
+            if isinstance(record.eid, EidPrefix) and record.eid.iid == self._site.iid
+        ]
+        entries = [found for eid, _ in records if (found := self._subscription(eid, message.nonce)) is not None]
+        if not entries:
+            return False
+        if all(entry.nonce == message.nonce for entry in entries):
+            return True  # sent again, as our acknowledgement was lost
+        for entry in entries:
+            entry.nonce = message.nonce
+        for eid, record in records:
+            if self._local(eid) or eid in self._site.prefixes or not self._site.in_space(eid):
+                continue
+            if record.ttl == 0:
+                self.cache.remove(eid)  # and what covers it counts again
+            else:
+                self.place(record, eid, now)
+            self.requests_done(eid)
+        return True
+
+    def solicited(self, message: MapRequest, source: IPAddress, now: float) -> None:
+        """An SMR: believed only as far as to ask the map system, and only from a locator of the mapping."""
+        eids = [record.eid for record in message.records[:16]]
+        if message.source_eid is not None:
+            eids.append(message.source_eid)
+        known = False
+        for eid in eids:
+            if not isinstance(eid, EidPrefix) or eid.iid != self._site.iid:
+                continue
+            found = self.cache.find(eid)
+            if found is None or source not in _addresses(found[1]):
+                continue
+            known = True
+            asked = eid if eid.host else found[0]
+            last = self._solicited.get(asked)
+            if last is not None and now - last < SMR_EVERY_S:
+                self._refusals.counts["SMR too soon"] += 1
+                continue
+            self._solicited[asked] = now
+            self._solicited.move_to_end(asked)
+            while len(self._solicited) > MAX_SOLICITED:
+                self._solicited.popitem(last=False)
+            self.ask(asked, now, smr=True)
+        if not known:
+            self._refusals.refuse("SMR from a stranger", source, now)
+
+    def place(self, record: MappingRecord, eid: EidPrefix, now: float, nonce: int | None = None) -> None:
+        """Put a mapping that is believed in the map-cache, and tell."""
+        ours = set(self._site.rlocs)
+        locators = tuple(loc for loc in record.locators if loc.address not in ours)
+        if record.locators and not locators:
+            # The map system sends us its packets, and we do not have it: a loop, if we believed it.
+            self._refusals.refuse("mapping to ourselves", eid, now)
+            record = replace(record, action=Action.DROP, ttl=0)
+        before = self.cache.find(eid)
+        entry = self.cache.put(replace(record, locators=locators), eid, now, nonce)
+        if isinstance(entry.way, Encap) and (before is None or before[1].way != entry.way):
+            self._out.append(Redirected(eid, tuple(rloc for rloc, _ in entry.way.paths)))
+
+    def requests_done(self, eid: EidPrefix) -> None:
+        """An ask for ``eid`` needs no answer any more: its packets go the way that is being set."""
+        ask = self.requests.pending.get(eid)
+        if ask is not None and (packets := self.requests.drop(ask)):
+            self._out.append(Release(tuple(packets)))
+
+    def timer(self, now: float) -> None:
+        for eid in self.cache.timer(now):
+            self.requests.begin(eid, now)
+        self.send_due(now)
+        probes, gone = self.prober.due(self.cache.rlocs(), now)
+        for rloc, eid, nonce in probes:
+            request = MapRequest(nonce, self._itr_rlocs(rloc), (EidRecord(eid),), probe=True)
+            self._out.append(Datagram(request.encode(), rloc, CONTROL_PORT))
+        for rloc in gone:
+            self._out.append(LocatorState(rloc, False))
+            for eid in self.cache.changed(rloc):
+                self.ask(eid, now)
+
+    def next_timer(self) -> float | None:
+        times = (self.cache.next_timer(), self.requests.next_timer(), self.prober.next_timer())
+        return min((time for time in times if time is not None), default=None)
+
+    def send_due(self, now: float) -> None:
+        """Send the Map-Requests that are due, and give up those that were not answered."""
+        send, given_up = self.requests.due(now)
+        for ask, nonce in send:
+            self._send(ask, nonce)
+        for ask in given_up:
+            self._refusals.refuse("no answer of the map system", ask.eid, now)
+            self._out.append(Answered(ask.eid, None))
+            if ask.eid.host and ask.source is not None and self.cache.table.get(ask.eid) is None:
+                # Nothing known, and nobody to ask: its packets are not asked about for a second.
+                self.cache.put(MappingRecord(ask.eid, (), UNANSWERED_MINUTES, Action.DROP), ask.eid, now)
+
+    def _send(self, ask: Ask, nonce: int) -> None:
+        resolvers = self._site.resolvers
+        if not resolvers:
+            return
+        address, port = resolvers[(self._resolver + ask.attempt - 1) % len(resolvers)]
+        rlocs = self._itr_rlocs(address)
+        subscribe = ask.subscribe
+        request = MapRequest(
+            nonce,
+            rlocs,
+            (EidRecord(ask.eid, notify=subscribe),),
+            source_eid=None if ask.source is None else host(self._site.iid, ask.source),
+            smr_invoked=ask.smr_invoked,
+            xtr_id=self._site.xtr_id if subscribe else None,
+            site_id=self._site.site_id if subscribe else 0,
+        )
+        # The inner header: from us to the EID asked for (RFC 9301, 5.8). Families must agree in it.
+        inner = ask.eid.network.network_address
+        source: IPAddress = next((rloc for rloc in rlocs if rloc.version == inner.version), rlocs[0])
+        if source.version != inner.version:
+            inner = address
+            source = rlocs[0]
+        data = EncapsulatedControlMessage(source, inner, request).encode()
+        self._out.append(Datagram(data, address, port))
+
+    def _itr_rlocs(self, peer: IPAddress) -> tuple[IPAddress, ...]:
+        """Our RLOCs, one of the peer's family first."""
+        return tuple(sorted(self._site.rlocs, key=lambda rloc: rloc.version != peer.version))
+
+    def _records(
+        self, records: tuple[MappingRecord, ...], asked: EidPrefix
+    ) -> list[tuple[EidPrefix, MappingRecord]]:
+        """What of an answer concerns what was asked: the mapping that covers it, and more-specifics in that.
+
+        A prefix wider than the EID space is taken for its part in it only; what is ours is not taken.
+        """
+        taken = []
+        widest = next(
+            (r.eid for r in records if isinstance(r.eid, EidPrefix) and r.eid.covers(asked)), None
+        )
+        if widest is None:
+            return []
+        for record in records:
+            eid = record.eid
+            if not isinstance(eid, EidPrefix) or not widest.covers(eid):
+                continue
+            if not self._site.in_space(eid):
+                space = next((prefix for prefix in self._site.space if eid.covers(prefix)), None)
+                if space is None or not space.covers(asked):
+                    continue
+                eid = space
+            if eid not in self._site.prefixes and not self._local(eid):
+                taken.append((eid, record))
+        return taken
+
+    def _plausible(self, source: IPAddress, records: list[tuple[EidPrefix, MappingRecord]]) -> bool:
+        """An answer comes from the map system, or from a locator of the mapping itself."""
+        if any(source == address for address, _ in self._site.resolvers):
+            return True
+        if any(source == server.address for server in self._site.servers):
+            return True
+        return any(loc.address == source for _, record in records for loc in record.locators)
+
+    def _answer(
+        self, ask: Ask, records: list[tuple[EidPrefix, MappingRecord]], now: float, nonce: int | None
+    ) -> None:
+        packets = self.requests.drop(ask)
+        for eid, record in records:
+            self.place(record, eid, now, nonce if eid.covers(ask.eid) else None)
+        if packets:
+            self._out.append(Release(tuple(packets)))
+        best = max(records, key=lambda pair: pair[0].length if pair[0].covers(ask.eid) else -1)
+        self._out.append(Answered(ask.eid, best[1]))
+        entry = self.cache.table.get(best[0])
+        room = bool(best[1].locators) or self.cache.negatives <= MAX_SUBSCRIBED_HOLES
+        if nonce is None and not ask.subscribe and entry is not None and entry.nonce is None and room:
+            self.requests.begin(best[0], now)
+            self.send_due(now)
+
+    def _probed(self, nonce: int, source: IPAddress, now: float) -> None:
+        risen = self.prober.answered(source, nonce, now)
+        if risen is None:
+            self._refusals.refuse("probe's answer that nobody waits for", source, now)
+        elif risen:
+            self._out.append(LocatorState(source, True))
+            self.cache.changed(source)
+
+    def _subscription(self, eid: EidPrefix, nonce: int) -> Entry | None:
+        """The subscribed entry that a publication about ``eid`` with this nonce belongs to."""
+        candidates = self.cache.table.covering(eid)
+        if not eid.host:
+            candidates += [e for key in self.cache.table.within(eid) if (e := self.cache.table.get(key))]
+        for entry in candidates:
+            if entry.nonce is not None and 0 <= nonce - entry.nonce < PUBLICATION_WINDOW:
+                return entry
+        return None
+
+
+def _ends(packet: bytes) -> tuple[bytes, bytes] | None:
+    """Source and destination address of an IP packet, packed."""
+    if len(packet) >= 20 and packet[0] >> 4 == 4:
+        return packet[12:16], packet[16:20]
+    if len(packet) >= 40 and packet[0] >> 4 == 6:
+        return packet[8:24], packet[24:40]
+    return None
+
+
+def _addresses(entry: Entry) -> set[object]:
+    if entry.record is not None:
+        return {loc.address for loc in entry.record.locators}
+    return {rloc for rloc, _ in entry.way.paths} if isinstance(entry.way, Encap) else set()

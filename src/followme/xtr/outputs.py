@@ -1,0 +1,116 @@
+"""What the control plane wants done: datagrams to send, routes to set, packets to send on, news to tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from followme.lisp import EidPrefix, MappingRecord
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Encap:
+    """Encapsulate to these RLOCs: ``(address, weight)``, weights above 0."""
+
+    paths: tuple[tuple[IPAddress, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToLan:
+    """The EID is on our LAN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """Not a LISP destination: forward as any router does (ACT natively-forward)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Discard without a word (ACT drop and its kin)."""
+
+
+Way = Encap | ToLan | Native | Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A UDP payload for the control socket."""
+
+    data: bytes
+    address: IPAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoute:
+    """Put the route of ``eid``, in the place of the one that is there, in one step."""
+
+    eid: EidPrefix
+    way: Way
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRoute:
+    eid: EidPrefix
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """IP packets that waited for a mapping: their route is there now."""
+
+    packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Appeared:
+    """A dynamic EID is here now and is being registered."""
+
+    eid: EidPrefix
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """The map server says that an EID of ours is elsewhere; it is routed there already."""
+
+    eid: EidPrefix
+    rlocs: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """A remote EID's mapping has changed and its route with it."""
+
+    eid: EidPrefix
+    rlocs: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A map server confirmed the registration of ``eids``."""
+
+    eids: tuple[EidPrefix, ...]
+    server: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The map system answered for ``eid``; ``record`` is ``None`` if it did not in time."""
+
+    eid: EidPrefix
+    record: MappingRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocatorState:
+    """An RLOC answers probes (again), or no longer."""
+
+    rloc: IPAddress
+    up: bool
+
+
+Event = Appeared | Departed | Redirected | Registered | Answered | LocatorState
+Output = Datagram | SetRoute | RemoveRoute | Release | Event

@@ -1,0 +1,106 @@
+"""Dynamic EIDs on our LAN: who may claim to be here (RFC 9301 has no protection at this edge; these rules do).
+
+An EID that the controller placed is pinned: nothing on a LAN can claim it, here or back. A user whose MAC is
+configured must have it. Else the last claim wins, but an EID changes hands only so often in a minute, and
+neither a MAC nor a LAN can hold more than so many EIDs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from followme.lisp import EidPrefix
+
+MAX_CHANGES, CHANGES_S = 8, 60.0
+MAX_HISTORY = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which EIDs may roam into our LAN. ``own`` are the router's addresses and MACs there."""
+
+    ranges: tuple[EidPrefix, ...]
+    macs: Mapping[EidPrefix, bytes]
+    own_addresses: frozenset[EidPrefix]
+    own_macs: frozenset[bytes]
+    max_eids: int = 1024
+    max_per_mac: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A dynamic EID that is here. ``pinned``: the controller placed it; ``expected``: it is about to come."""
+
+    eid: EidPrefix
+    mac: bytes
+    pinned: bool = False
+    expected: bool = False
+
+
+class Residents:
+    """The dynamic EIDs that are here, and those that no LAN may claim. ``home`` says whether an EID is of our
+    own subnet, ``away`` whether such a one is elsewhere now."""
+
+    def __init__(
+        self, policy: Policy, home: Callable[[EidPrefix], bool], away: Callable[[EidPrefix], bool]
+    ) -> None:
+        self.policy, self._home, self._away = policy, home, away
+        self.here: dict[EidPrefix, Resident] = {}
+        self.guarded: set[EidPrefix] = set()
+        """EIDs that the controller moves away from here, or has."""
+        self._per_mac: Counter[bytes] = Counter()
+        self._changes: OrderedDict[EidPrefix, list[float]] = OrderedDict()
+
+    def judge(self, eid: EidPrefix, mac: bytes, now: float) -> str | None:
+        """A node on the LAN shows the EID: "" if it is to be taken in, ``None`` if there is nothing to do,
+        else the reason of the refusal."""
+        policy = self.policy
+        if mac in policy.own_macs or eid in policy.own_addresses:
+            return None
+        if mac[0] & 1 or not any(mac):
+            return "claim from a group address"
+        present = self.here.get(eid)
+        if present is not None and (present.mac == mac or present.expected):
+            return None
+        if eid in self.guarded or (present is not None and present.pinned):
+            return "claim of a pinned EID"
+        if self._home(eid):
+            if present is None and not self._away(eid):
+                return None
+        elif not any(prefix.covers(eid) for prefix in policy.ranges):
+            return "claim outside the dynamic ranges"
+        if policy.macs.get(eid, mac) != mac:
+            return "claim with a wrong MAC"
+        if self._per_mac[mac] >= policy.max_per_mac:
+            return "EIDs of one MAC"
+        if present is None and len(self.here) >= policy.max_eids:
+            return "EIDs on this LAN"
+        if not self._may_change(eid, now):
+            return "EID claimed to and fro"
+        return ""
+
+    def put(self, resident: Resident) -> None:
+        self.drop(resident.eid)
+        self.here[resident.eid] = resident
+        if not resident.pinned:
+            self._per_mac[resident.mac] += 1
+
+    def drop(self, eid: EidPrefix) -> Resident | None:
+        resident = self.here.pop(eid, None)
+        if resident is not None and not resident.pinned:
+            self._per_mac[resident.mac] -= 1
+            if self._per_mac[resident.mac] <= 0:
+                del self._per_mac[resident.mac]
+        return resident
+
+    def _may_change(self, eid: EidPrefix, now: float) -> bool:
+        times = [at for at in self._changes.get(eid, ()) if now - at < CHANGES_S]
+        if len(times) >= MAX_CHANGES:
+            return False
+        self._changes[eid] = [*times, now]
+        self._changes.move_to_end(eid)
+        while len(self._changes) > MAX_HISTORY:
+            self._changes.popitem(last=False)
+        return True
