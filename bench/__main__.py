@@ -22,6 +22,8 @@ BENCHMARKS = {
     "mdp": "the migration decision against QuantEcon",
     "placement": "choosing a data centre, and many decisions at once",
     "trace": "five policies on a day of taxis (FOLLOWME_TRACE)",
+    "lisp_dataplane": "two LISP tunnel routers in the kernel against a path without a tunnel (root)",
+    "mapserver": "a LISP map server: look-ups a second, and a move told to 1000 subscribers",
     "following": "a machine follows its user in the lab, against the papers (root)",
 }
 

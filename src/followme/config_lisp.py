@@ -46,12 +46,18 @@ class SiteSection(Section):
 
 
 class MapServerSection(Section):
-    """The map system: Map-Requests and subscriptions go there, publications come from there."""
+    """The map system: Map-Requests and subscriptions go there, publications come from there.
+
+    ``site_id`` and ``key_id`` name the key of ``key_file`` to the map server; ``algorithm`` is 2 for
+    HMAC-SHA-256-128, 1 for HMAC-SHA-1-96.
+    """
 
     address: IPv4Address | IPv6Address
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 4342
     key_file: FilePath
-    key_id: Annotated[int, Field(strict=True, ge=1, le=2)] = 2
+    site_id: Annotated[int, Field(strict=True, ge=1, lt=1 << 64)]
+    key_id: Annotated[int, Field(strict=True, ge=0, le=255)] = 0
+    algorithm: Literal[1, 2] = 2
 
 
 class LispListenSection(Section):
@@ -133,6 +139,13 @@ def check(data: dict[str, Any], name: str) -> LispConfig:
         Service(section.name, section.user, section.machine) for section in file.services))  # fmt: skip
 
 
+Nodes = tuple[tuple[str, tuple[LispMachineSection | LispUserSection, ...]], ...]
+
+
+def _kinds(file: LispConfigFile) -> Nodes:
+    return (("machines", file.machines), ("users", file.users))
+
+
 def _nodes(file: LispConfigFile) -> Iterator[Node]:
     for machine in file.machines:
         yield Node(machine.name, NodeKind.MACHINE, machine.mac, machine.address, machine.address, machine.home)
@@ -151,7 +164,7 @@ def _contradictions(file: LispConfigFile) -> Iterator[str]:
             if site.prefix.overlaps(other.prefix):
                 yield f"networks[{index}].prefix: {site.prefix} overlaps networks[{before}].prefix {other.prefix}"
     sites = {site.name: site for site in file.networks}
-    for kind, nodes in (("machines", file.machines), ("users", file.users)):
+    for kind, nodes in _kinds(file):
         for index, node in enumerate(nodes):
             key, home = f"{kind}[{index}]", sites.get(node.home)
             if home is None:
@@ -173,7 +186,7 @@ def _duplicates(file: LispConfigFile) -> Iterator[str]:
     for index, site in enumerate(file.networks):
         entries.append(("network name", site.name, f"networks[{index}].name"))
         entries += [("RLOC", str(rloc), f"networks[{index}].rlocs") for rloc in site.rlocs]
-    for kind, nodes in (("machines", file.machines), ("users", file.users)):
+    for kind, nodes in _kinds(file):
         for index, node in enumerate(nodes):
             entries.append(("node name", node.name, f"{kind}[{index}].name"))
             entries.append(("address", str(node.address), f"{kind}[{index}].address"))

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import shutil
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -17,10 +18,12 @@ from followme.xtr import device
 from followme.xtr.device import TunnelDevice
 from followme.xtr.errors import DataPlaneError
 from followme.xtr.headers import PlainHeaders
-from followme.xtr.routemsg import Encap, Locator, Negative, Punt, RouteType
+from followme.xtr.routemsg import Encap, Entry, Locator, Negative, Punt, RouteType
 from followme.xtr.routes import MapCacheRoutes
 
 PROBLEMS = needs.check([needs.Need.ROOT, needs.Need.NETWORKS, needs.Need.VXLAN_GPE])
+if shutil.which("nft") is None:
+    PROBLEMS.append("missing nft: apt-get install nftables")
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(bool(PROBLEMS), reason="; ".join(PROBLEMS))]
 
 R1, R2 = ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.6")
@@ -83,8 +86,11 @@ async def path() -> AsyncIterator[Path]:
             await netns.ip(name, [f"link set {dev} up" for dev in dict.fromkeys(dev for dev, _ in shown)])
         await netns.ip(client, ["route add default via 10.1.0.1", "route add default via 2001:db8:1::1"])
         await netns.ip(server, ["route add default via 10.2.0.1", "route add default via 2001:db8:2::1"])
-        await netns.ip(xtr1, ["route add 192.0.2.4/30 via 192.0.2.2", "route add 2001:db8:b::/64 via 2001:db8:a::2"])
-        await netns.ip(xtr2, ["route add 192.0.2.0/30 via 192.0.2.5", "route add 2001:db8:a::/64 via 2001:db8:b::1"])
+        for name, ways in {
+            xtr1: ["192.0.2.4/30 via 192.0.2.2", "2001:db8:b::/64 via 2001:db8:a::2"],
+            xtr2: ["192.0.2.0/30 via 192.0.2.5", "2001:db8:a::/64 via 2001:db8:b::1"],
+        }.items():
+            await netns.ip(name, [f"route add {way}" for way in ways])
         one, two = await device.ensure(namespace=xtr1), await device.ensure(namespace=xtr2)
         with contextlib.closing(MapCacheRoutes(one)) as routes1, contextlib.closing(MapCacheRoutes(two)) as routes2:
             yield Path(client, xtr1, core, xtr2, server, one, two, routes1, routes2)
@@ -94,7 +100,7 @@ async def path() -> AsyncIterator[Path]:
 
 
 @contextlib.contextmanager
-def capture(namespace: str, name: str):  # type: ignore[no-untyped-def]
+def capture(namespace: str, name: str) -> Iterator[socket.socket]:
     """A socket that sees all IPv4 and IPv6 frames of a device."""
     raw = netns.socket_in(namespace, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     raw.bind((name, 3))
@@ -105,12 +111,18 @@ def capture(namespace: str, name: str):  # type: ignore[no-untyped-def]
 
 def outer_packet(raw: socket.socket, source: str) -> bytes:
     """The first UDP packet to port 4341 from an IPv4 locator: from its UDP header on."""
+    return outer_ip(raw, source)[20:]
+
+
+def outer_ip(raw: socket.socket, source: str) -> bytes:
+    """The same, from its IP header on."""
     wanted = ipaddress.ip_address(source).packed
     end = time.monotonic() + 3
     while time.monotonic() < end:
         frame = raw.recv(65536)
-        if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[26:30] == wanted and frame[36:38] == b"\x10\xf5":
-            return frame[34:]
+        lisp = frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[36:38] == b"\x10\xf5"
+        if lisp and frame[26:30] == wanted:
+            return frame[14:]
     raise AssertionError("no LISP packet was seen")
 
 
@@ -154,6 +166,16 @@ async def test_on_the_wire_it_is_lisp_gpe(path: Path, target: str, version: int,
     assert udp[6:8] == b"\0\0"  # no UDP checksum
     assert udp[8:16] == bytes([0x0C, 0, 0, protocol, 0, 0, IID, 0])  # I and P; the instance id is 24 bits
     assert udp[16] >> 4 == version
+
+
+async def test_the_outer_header_has_the_ecn_bits_but_neither_dscp_nor_ttl_of_the_inner(path: Path) -> None:
+    path.connect()
+    with capture(path.core, "k1") as raw:
+        await path.ping("10.2.0.2", "-Q", "0x2a", "-t", "9")  # DSCP 10, ECT(0)
+        seen = outer_ip(raw, str(R1))
+    inner = seen[36:]
+    assert (inner[1], inner[8]) == (0x2A, 8)
+    assert (seen[1], seen[8]) == (0x02, 64)
 
 
 @pytest.mark.parametrize(("target", "version"), [("10.2.0.2", 4), ("2001:db8:2::2", 6)])
@@ -230,7 +252,8 @@ async def test_the_set_of_plain_peers_can_be_changed_and_read(path: Path) -> Non
 
 async def test_a_restart_adopts_device_and_routes_and_loses_no_packet(path: Path) -> None:
     path.connect()
-    pinging = asyncio.create_task(run(["ping", "-q", "-c", "200", "-i", "0.005", "10.2.0.2"], namespace=path.client))
+    argv = ["ping", "-q", "-c", "200", "-i", "0.005", "10.2.0.2"]
+    pinging = asyncio.create_task(run(argv, namespace=path.client))
     await asyncio.sleep(0.2)
     again = await device.ensure(namespace=path.xtr1)
     assert again == path.one
@@ -240,7 +263,7 @@ async def test_a_restart_adopts_device_and_routes_and_loses_no_packet(path: Path
 
 
 async def test_what_is_put_in_is_read_back_and_deleted(path: Path) -> None:
-    entries = [
+    entries: list[Entry] = [
         Encap(ipaddress.ip_network("10.9.0.1/32"), 0xFFFFFF, (Locator(R2, 3), Locator(R2_6, 255))),
         Encap(ipaddress.ip_network("2001:db8:9::/48"), 0, (Locator(R2_6, 1),)),
         Negative(ipaddress.ip_network("10.8.0.0/16")),
@@ -271,7 +294,7 @@ async def test_a_negative_entry_takes_the_place_of_a_positive_one_and_back(path:
         path.connect()
         path.routes1.replace(Negative(eid, RouteType.UNREACHABLE))
         assert [one for one in path.routes1.entries() if one.eid == eid] == [Negative(eid, RouteType.UNREACHABLE)]
-        with pytest.raises(ProcessError, match="nreachable|No route"):
+        with pytest.raises(ProcessError, match=r"nreachable|No route"):
             await path.ping(target, "-c", "1")
         path.connect()
         assert " 0% packet loss" in await path.ping(target)
@@ -300,7 +323,7 @@ async def test_a_packet_too_big_for_the_tunnel_is_answered(path: Path) -> None:
     fits = path.one.mtu - 28
     assert " 0% packet loss" in await path.ping("10.2.0.2", "-M", "do", "-s", str(fits))
     await netns.ip(path.client, ["route flush cache"])
-    with pytest.raises(ProcessError, match=f"mtu ?= ?{path.one.mtu}"):
+    with pytest.raises(ProcessError, match=rf"mtu ?= ?{path.one.mtu}"):
         await path.ping("10.2.0.2", "-M", "do", "-s", str(fits + 1))
 
 
@@ -321,7 +344,7 @@ async def test_a_refused_entry_is_named(path: Path) -> None:
 
 async def test_another_kind_of_device_is_not_adopted(path: Path) -> None:
     await netns.ip(path.xtr1, ["link add wrong type bridge"])
-    with pytest.raises(DataPlaneError, match="wrong in fmd.* is no LISP-GPE device"):
+    with pytest.raises(DataPlaneError, match=r"wrong in fmd.* is no LISP-GPE device"):
         await device.ensure("wrong", namespace=path.xtr1)
     with pytest.raises(DataPlaneError, match="listens on UDP port 4341, not 4342"):
         await device.ensure(namespace=path.xtr1, port=4342)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from followme.lab.document import MACHINE, USER
 from followme.lab.latency import TAIL_S, FirstPacket, MoveRun, Windows, first_packet, told_on_demand, watch_move
-from followme.lab.scenario import MACHINE, USER, Scenario
+from followme.lab.stage import Stage
 from followme.migration.mover import Result
 
 Say = Callable[[str], None]
@@ -17,8 +18,9 @@ Tick = Callable[[float | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both runs, and what the switches and the first packet showed."""
+    """Both runs, and what the network's devices and the first packet showed."""
 
+    plane: str
     without: MoveRun
     following: MoveRun
     first: FirstPacket
@@ -41,7 +43,7 @@ class Comparison:
         every = run.sent_and_lost(run.started_at, run.pings[-1].sent_s + 1.0)
         back = run.back_near_s
         return {
-            "plane": "openflow",
+            "plane": self.plane,
             "rtt_before_ms": _ms(run.before_s),
             "rtt_after_ms": _ms(run.after_s),
             "rtt_without_following_ms": _ms(self.without.after_s),
@@ -74,42 +76,33 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1e3, 3)
 
 
-async def compare(scenario: Scenario, windows: Windows, say: Say, tick: Tick | None = None) -> Comparison:
+async def compare(scenario: Stage, windows: Windows, say: Say, tick: Tick | None = None) -> Comparison:
     """The user moves wlan1 -> wlan2 twice: first nobody follows, then the machine does (the lab's policy)."""
-    controller = scenario.controller
-    policy = (scenario.settings.policy, dict(scenario.settings.parameters))
-    say(f"{USER} joins wlan1 and asks for an address by DHCP")
-    await scenario.lab.move_client("wlan1")
+    policy = scenario.policy
+    say(f"{USER} joins wlan1")
+    await scenario.move_client("wlan1")
     first = await first_packet(scenario)
     say(f"first packet of a new flow: {_ms(first.median_s)} ms, the path itself {_ms(first.path_s)} ms")
     say("--- without following (policy never)")
-    controller.use_policy("never", {})
+    scenario.use_policy("never", {})
     without = await watch_move(scenario, "wlan2", windows, tick)
     say(f"{USER} goes back to wlan1")
-    await scenario.lab.move_client("wlan1")
-    await controller.idle()
+    await scenario.move_client("wlan1")
+    await scenario.idle()
     say(f"--- with following (policy {policy[0]})")
-    controller.use_policy(*policy)
+    scenario.use_policy(*policy)
     following = await watch_move(scenario, "wlan2", windows, tick)
     if not following.followed:
         raise RuntimeError(
             f"{MACHINE} did not follow: " + "; ".join(
                 one.text for one in following.happenings if one.step in ("placement", "migration"))
         )  # fmt: skip
-    rules = await _count_rules(scenario)
+    rules = await scenario.count_entries()
     say("a peer that nobody knew joins wlan1 and talks to the machine, wherever that is")
     on_demand = await told_on_demand(scenario)
-    return Comparison(without, following, first, on_demand, rules, scenario.lab.delay.kind, scenario.accel)
-
-
-async def _count_rules(scenario: Scenario) -> dict[str, int]:
-    """As the switches themselves count them: entries of the moved machine, at home, abroad, at the user's."""
-    await scenario.controller.machines.retired()
-    count = {}
-    for role, name in (("home", "dc1"), ("foreign", "dc2"), ("correspondent", "wlan2")):
-        flows = await scenario.controller.southbound.flows(scenario.network(name).datapath, MACHINE)
-        count[f"rules_{role}"] = len(flows)
-    return count
+    return Comparison(
+        scenario.plane, without, following, first, on_demand, rules, scenario.delay_kind, scenario.accel
+    )
 
 
 def plot(comparison: Comparison, path: Path) -> None:

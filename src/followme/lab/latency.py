@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from followme.events import Happening
-from followme.lab.client import dhcp
 from followme.lab.meter import Meter
 from followme.lab.pinger import Ping, Pinger
-from followme.lab.plan import FIRST_HOST_PORT
-from followme.lab.scenario import MACHINE, Scenario
+from followme.lab.stage import Stage
 from followme.lab.tcpmeter import TcpReport
 from followme.migration.mover import Result
 from followme.system import netns
@@ -111,16 +109,16 @@ class FirstPacket:
         return self.median_s - self.path_s
 
 
-async def first_packet(scenario: Scenario, rounds: int = 5) -> FirstPacket:
-    """Start new flows of which nothing is known: before each round the client's ARP cache and the switches'
-    flow caches are emptied (their rules stay)."""
-    lab = scenario.lab
+async def first_packet(scenario: Stage, rounds: int = 5) -> FirstPacket:
+    """Start new flows of which nothing is known: before each round the client's ARP cache and the network's
+    flow caches are emptied (rules and mappings stay)."""
+    client = scenario.client
     firsts: list[float] = []
     others: list[float] = []
     for _ in range(rounds + 1):
-        await netns.ip(lab.client.namespace, [f"neighbour flush dev {lab.client.interface}"])
-        await lab.switch.appctl("dpctl/del-flows", "netdev@ovs-netdev")
-        async with Pinger(lab.client.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S) as pinger:
+        await netns.ip(client.namespace, [f"neighbour flush dev {client.interface}"])
+        await scenario.forget_flows()
+        async with Pinger(client.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S) as pinger:
             await asyncio.sleep(0.4)
         first = pinger.pings[0].rtt_s
         if first is None:
@@ -133,16 +131,15 @@ async def first_packet(scenario: Scenario, rounds: int = 5) -> FirstPacket:
     return FirstPacket(median(firsts[1:]), median(others), firsts[0])
 
 
-async def told_on_demand(scenario: Scenario) -> tuple[float, float]:
+async def told_on_demand(scenario: Stage) -> tuple[float, float]:
     """(round trip of a new peer's first packet, median of the next) in seconds, where nothing is prepared.
 
-    The peer joins wlan1, whose switch does not know where the machine has gone: its first packet goes by way
-    of home, the controller hears of it, and the machine's answer waits until the peer's switch is told.
+    The peer joins wlan1, where nobody knows where the machine has gone. By OpenFlow its first packet goes by way
+    of home, the controller hears of it, and the machine's answer waits until the peer's switch is told; by LISP
+    it waits for the map server's answer, unless the router knows the mapping from another flow.
     """
-    lab = scenario.lab
-    peer = await lab.add_host("wlan1", "peer", port=FIRST_HOST_PORT)
-    await dhcp(peer.namespace, peer.interface)
-    async with Pinger(peer.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S) as pinger:
+    peer = await scenario.add_peer()
+    async with Pinger(peer, scenario.machine_identifier, interval_s=PING_EVERY_S) as pinger:
         await asyncio.sleep(1.0)
     first = pinger.pings[0].rtt_s
     if first is None:
@@ -151,26 +148,25 @@ async def told_on_demand(scenario: Scenario) -> tuple[float, float]:
 
 
 async def watch_move(
-    scenario: Scenario, target: str, windows: Windows, tick: Callable[[float | None], None] | None = None
+    scenario: Stage, target: str, windows: Windows, tick: Callable[[float | None], None] | None = None
 ) -> MoveRun:
     """Watch the user go to access network ``target``; its machine follows if the policy says so.
 
     ``tick`` gets the last round trip (seconds or None) ten times a second.
     """
-    controller, lab = scenario.controller, scenario.lab
     seen_before = len(scenario.happenings)
-    home = controller.redirect.bindings[MACHINE].here.network
+    home = scenario.machine_network
     async with Meter(
-        lab.client.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S, tick=tick
+        scenario.client.namespace, scenario.machine_identifier, interval_s=PING_EVERY_S, tick=tick
     ) as meter:
         started = time.monotonic()
         await asyncio.sleep(windows.before_s)
         moved = time.monotonic()
-        await lab.move_client(target)
+        await scenario.move_client(target)
         attached = time.monotonic()
-        await controller.idle()
+        await scenario.idle()
         await asyncio.sleep(max(0.0, windows.after_s - (time.monotonic() - attached)))
-        followed = controller.redirect.bindings[MACHINE].here.network != home
+        followed = scenario.machine_network != home
         if followed:
             await asyncio.sleep(windows.settled_s)
     happenings = scenario.happenings[seen_before:]
@@ -178,5 +174,5 @@ async def watch_move(
     return MoveRun(
         followed=followed, pings=meter.pings, duplicates=meter.duplicates, started_at=started, moved_at=moved,
         attached_at=attached, migration=(steps[0], steps[-1]) if steps else None,
-        result=controller.machines.results.get(MACHINE), tcp=meter.tcp, happenings=happenings,
+        result=scenario.result, tcp=meter.tcp, happenings=happenings,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Self
@@ -18,9 +19,13 @@ from followme.controller import Controller
 from followme.daemon import hosts_of
 from followme.domain import Network
 from followme.events import Happening
+from followme.lab.base import Host
+from followme.lab.client import dhcp
 from followme.lab.document import MACHINE, SERVICE, USER, ScenarioConfig, document
 from followme.lab.guest import READY, GuestImage, build_guest
+from followme.lab.plan import FIRST_HOST_PORT
 from followme.lab.topology import Lab
+from followme.migration.mover import Result
 from followme.store import Store
 from followme.system.netns import socket_in
 
@@ -32,6 +37,8 @@ GUEST_BOOTS_S = 60.0
 
 class Scenario:
     """``async with Scenario(...) as scenario``: everything runs, the machine at dc1, the client nowhere yet."""
+
+    plane = "openflow"
 
     def __init__(self, settings: ScenarioConfig | None = None) -> None:
         self.settings = settings or ScenarioConfig()
@@ -95,3 +102,54 @@ class Scenario:
     @property
     def machine_identifier(self) -> IPv4Address:
         return self.controller.redirect.bindings[MACHINE].node.identifier
+
+    # ---- what experiments need (``stage.Stage``)
+
+    @property
+    def client(self) -> Host:
+        return self.lab.client
+
+    @property
+    def delay_kind(self) -> str:
+        return self.lab.delay.kind
+
+    @property
+    def policy(self) -> tuple[str, Mapping[str, float]]:
+        return self.settings.policy, dict(self.settings.parameters)
+
+    @property
+    def machine_network(self) -> str:
+        return self.controller.redirect.bindings[MACHINE].here.network
+
+    @property
+    def result(self) -> Result | None:
+        return self.controller.machines.results.get(MACHINE)
+
+    def watch(self, watcher: Callable[[Happening], None]) -> None:
+        self.controller.watchers.add(watcher)
+
+    def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
+        self.controller.use_policy(name, parameters)
+
+    async def move_client(self, network: str) -> None:
+        await self.lab.move_client(network)
+
+    async def idle(self) -> None:
+        await self.controller.idle()
+
+    async def forget_flows(self) -> None:
+        await self.lab.switch.appctl("dpctl/del-flows", "netdev@ovs-netdev")
+
+    async def count_entries(self) -> dict[str, int]:
+        """Rules of the moved machine as the switches count them: at home, abroad, at the user's."""
+        await self.controller.machines.retired()
+        count = {}
+        for role, name in (("home", "dc1"), ("foreign", "dc2"), ("correspondent", "wlan2")):
+            flows = await self.controller.southbound.flows(self.network(name).datapath, MACHINE)
+            count[f"rules_{role}"] = len(flows)
+        return count
+
+    async def add_peer(self) -> str:
+        peer = await self.lab.add_host("wlan1", "peer", port=FIRST_HOST_PORT)
+        await dhcp(peer.namespace, peer.interface)
+        return peer.namespace

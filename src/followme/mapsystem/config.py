@@ -41,6 +41,7 @@ def _address(value: object) -> IPv4Address | IPv6Address:
     return ip_address(value)
 
 
+AnyAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 Network = Annotated[str, BeforeValidator(_network)]
 Action_ = Literal["natively-forward", "send-map-request", "drop"]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -51,9 +52,9 @@ class _Section(BaseModel):
 
 
 class ListenSection(_Section):
-    addresses: Annotated[
-        tuple[Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)], ...], Field(min_length=1, max_length=64)
-    ] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))  # fmt: skip
+    addresses: Annotated[tuple[AnyAddress, ...], Field(max_length=64)] = (
+        IPv4Address("127.0.0.1"), IPv6Address("::1"),
+    )  # fmt: skip
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
 
 
@@ -78,12 +79,12 @@ class KeySection(_Section):
 class SiteSection(_Section):
     name: Name
     site_id: Annotated[int, Field(strict=True, ge=1, lt=1 << 64)] | None = None
-    keys: Annotated[tuple[KeySection, ...], Field(min_length=1, max_length=256)]
+    keys: tuple[KeySection, ...]
     prefixes: tuple[Annotated[PrefixSection, BeforeValidator(_prefix)], ...] = ()
     visitors: tuple[Annotated[VisitorSection, BeforeValidator(_prefix)], ...] = ()
     rlocs: tuple[Network, ...] = ()
     reply: Reply = Reply.ASKED
-    algorithms: Annotated[tuple[Literal[1, 2], ...], Field(min_length=1)] = (1, 2)
+    algorithms: tuple[Literal[1, 2], ...] = (1, 2)
     replay_protection: Annotated[bool, Field(strict=True)] = True
     max_registrations: Count = 20_000
 
@@ -99,7 +100,7 @@ class DampingSection(_Section):
 
 
 class MapServerFile(_Section):
-    sites: Annotated[tuple[SiteSection, ...], Field(min_length=1)]
+    sites: tuple[SiteSection, ...]
     listen: ListenSection = ListenSection()
     registration_s: Annotated[Number, Field(ge=1.0, le=86_400.0)] = 60.0
     negative: NegativeSection = NegativeSection()
@@ -176,7 +177,9 @@ def _line(name: str, problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{name}: {key}: missing; see docs/mapserver.md"
     message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if "keys" in problem["loc"] else f"{_short(problem['input'])}: "
+    # A whole section may hold keys, and so may what was written in the place of one.
+    hidden = "keys" in problem["loc"] or isinstance(problem["input"], dict | list | tuple)
+    shown = "" if hidden else f"{_short(problem['input'])}: "
     return f"{name}: {key}: {shown}{message}"
 
 
@@ -212,20 +215,26 @@ def _action(name: str) -> Action:
 def _contradictions(file: MapServerFile) -> Iterator[str]:
     """What no single key shows."""
     seen: dict[tuple[str, object], str] = {}
+    empty: list[tuple[str, tuple[object, ...]]] = [("sites", file.sites)]
+    empty.append(("listen.addresses", file.listen.addresses))
     for index, site in enumerate(file.sites):
         key = f"sites[{index}]"
+        empty += [(f"{key}.keys", site.keys), (f"{key}.algorithms", site.algorithms)]
         entries: list[tuple[str, object, str]] = [("site name", site.name, f"{key}.name")]
         if site.site_id is not None:
             entries.append(("site_id", site.site_id, f"{key}.site_id"))
         elif site.visitors:
             yield f"{key}.visitors: this site needs a site_id: a visitor's prefix does not say where it is visiting"
         entries += [("prefix", one.eid(), f"{key}.prefixes[{n}]") for n, one in enumerate(site.prefixes)]
-        entries += [("key id", (site.name, one.id), f"{key}.keys[{n}].id") for n, one in enumerate(site.keys)]
+        entries += [("key id", (index, one.id), f"{key}.keys[{n}].id") for n, one in enumerate(site.keys)]
         for what, value, where in entries:
             first = seen.setdefault((what, value), where)
             if first != where:
                 shown = value[1] if what == "key id" and isinstance(value, tuple) else value
                 yield f"{where}: {what} {shown} stands already at {first}"
+    for where, values in empty:
+        if not values:
+            yield f"{where}: one at least is needed"
     if len(set(file.listen.addresses)) != len(file.listen.addresses):
         yield "listen.addresses: an address stands twice"
     if file.processes > 1 and file.listen.port == 0:

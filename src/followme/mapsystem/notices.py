@@ -40,7 +40,6 @@ class Notice:
     key: Key
     subject: Subject
     site: Site
-    key_id: int
     data: bytes
     about: object
     tries: int = TRIES

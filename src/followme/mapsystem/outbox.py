@@ -38,11 +38,6 @@ class Unsaved:
     def __bool__(self) -> bool:
         return bool(self.registrations or self.routers or self.subscriptions)
 
-    def clear(self) -> None:
-        self.registrations.clear()
-        self.routers.clear()
-        self.subscriptions.clear()
-
 
 @dataclass(slots=True)
 class Outbox:

@@ -19,6 +19,7 @@ from .notices import TRIES, Key, Notice, Notices, Subject
 from .outbox import Datagram, Outbox
 from .registry import Registry, Router, RouterId
 from .sites import Site, Sites
+from .stamps import Stamp
 from .subscriptions import MAX_FAILURES, Subscription, Subscriptions
 
 MAX_UNCONFIRMED: Final = 1024
@@ -46,6 +47,10 @@ class _Published(NamedTuple):
 class _Lost(NamedTuple):
     eid: EidPrefix
     router: RouterId
+
+
+_Stamps = dict[tuple[str, int, int], Stamp]
+"""By site, key id and algorithm."""
 
 
 class Publisher:
@@ -88,8 +93,9 @@ class Publisher:
             cover = None if match is None else self._registry.table.get(match)
             gone = MappingRecord(eid, (), 0)
             records = (gone,) if cover is None else (gone, cover.record)
+        stamps: _Stamps = {}
         for subscription in self._subscribers(eid):
-            self._publish(subscription, records, eid, now)
+            self._publish(subscription, records, eid, now, stamps)
 
     def subscribe(
         self, request: MapRequest, source: tuple[str, int], target: tuple[str, int] | None, now: float
@@ -185,7 +191,8 @@ class Publisher:
         # What changed between the Map-Notify and its acknowledgement was published to others only.
         if self._current(tuple(one.prefix for one in proposed.subscriptions)) != proposed.records:
             for subscription in proposed.subscriptions:
-                self._publish(subscription, self._current((subscription.prefix,)), subscription.prefix, now)
+                records = self._current((subscription.prefix,))
+                self._publish(subscription, records, subscription.prefix, now, {})
 
     def _unsubscribe(
         self, request: MapRequest, site: Site, eids: tuple[EidPrefix, ...], existing: tuple[Subscription, ...],
@@ -195,8 +202,7 @@ class Publisher:
         message = MapNotify(request.nonce, tuple(MappingRecord(eid, (), 0) for eid in eids), xtr, request.site_id)
         if not existing:
             # RFC 9437, 5: told all the same, for an xTR that starts does not know what it left behind.
-            signed = self._signed(message, site, xtr)[0]
-            self._outbox.datagrams.append(Datagram(signed, *source))
+            self._outbox.datagrams.append(Datagram(self._signed(message, site, xtr), *source))
             return
         target = existing[0].host, existing[0].port
         self._send(message, site, xtr, target, Subject("ending", xtr, eids), _Ending(existing), now)
@@ -207,38 +213,51 @@ class Publisher:
         return len(self._strangers) < MAX_UNCONFIRMED
 
     def _publish(
-        self, subscription: Subscription, records: tuple[MappingRecord, ...], eid: EidPrefix, now: float
-    ) -> None:
-        subscription.nonce += 1
+        self, subscription: Subscription, records: tuple[MappingRecord, ...], eid: EidPrefix, now: float,
+        stamps: _Stamps,
+    ) -> None:  # fmt: skip
+        """``stamps`` are those of the same records."""
+        subscription.nonce += 1 + subscription.gap
+        subscription.gap = 0
         self.published += 1
         self._outbox.unsaved.subscriptions.add((subscription.prefix, subscription.xtr))
-        message = MapNotify(subscription.nonce, records, subscription.xtr, subscription.site.site_id)
+        site, xtr = subscription.site, subscription.xtr
+        key_id, algorithm_id = self._association(site, xtr)
+        stamp = stamps.get((site.name, key_id, algorithm_id))
+        if stamp is None:
+            message = MapNotify(0, records, xtr, site.site_id)
+            stamp = Stamp(message, site.keys[key_id], algorithm_id, key_id)
+            stamps[site.name, key_id, algorithm_id] = stamp
         # By subscription: two prefixes of one subscriber may both cover the EID, each with its own nonces.
-        subject = Subject("publication", subscription.xtr, (subscription.prefix, eid))
-        self._send(message, subscription.site, subscription.xtr, (subscription.host, subscription.port), subject,
-                   _Published(subscription), now)  # fmt: skip
+        subject = Subject("publication", xtr, (subscription.prefix, eid))
+        key = Key(subscription.host, subscription.port, subscription.nonce, records[0].eid)
+        data = stamp.message(subscription.nonce, xtr)
+        self._outbox.datagrams.append(Datagram(data, subscription.host, subscription.port))
+        self.notices.add(Notice(key, subject, site, data, _Published(subscription)), now)
 
     def _send(
         self, message: MapNotify, site: Site, xtr: bytes, target: tuple[str, int], subject: Subject,
         about: object, now: float, tries: int = TRIES,
     ) -> bool:  # fmt: skip
-        data, key_id = self._signed(message, site, xtr)
+        data = self._signed(message, site, xtr)
         self._outbox.datagrams.append(Datagram(data, *target))
         key = Key(*target, message.nonce, message.records[0].eid)
-        return self.notices.add(Notice(key, subject, site, key_id, data, about, tries), now)
+        return self.notices.add(Notice(key, subject, site, data, about, tries), now)
 
-    def _signed(self, message: MapNotify, site: Site, xtr: bytes) -> tuple[bytes, int]:
-        """With the key and the algorithm that the router used last, else with the site's first and best."""
+    def _signed(self, message: MapNotify, site: Site, xtr: bytes) -> bytes:
+        key_id, algorithm_id = self._association(site, xtr)
+        return sign(message, site.keys[key_id], algorithm_id, key_id=key_id).encode()
+
+    def _association(self, site: Site, xtr: bytes) -> tuple[int, int]:
+        """Key id and algorithm: those that the router used last, else the site's first key and best algorithm."""
         router = self._registry.routers.get(RouterId(site.name, xtr))
         if router is not None and router.key_id in site.keys:
-            key_id, algorithm_id = router.key_id, router.algorithm_id
-        else:
-            key_id, algorithm_id = min(site.keys), max(site.algorithms)
-        return sign(message, site.keys[key_id], algorithm_id, key_id=key_id).encode(), key_id
+            return router.key_id, router.algorithm_id
+        return min(site.keys), max(site.algorithms)
 
     def _subscriber(self, site_id: int, xtr: bytes) -> Site | None:
         site = self._sites.by_id.get(site_id)
-        if site is None:
+        if site is None and not site_id:
             site = next((router.site for id, router in self._registry.routers.items() if id.xtr == xtr), None)
         return site
 

@@ -123,6 +123,17 @@ class Registry:
             self._routers_of[site.name] = self._routers_of.get(site.name, 0) + 1
         return router
 
+    def last_nonce(self, id: RouterId) -> int:
+        """What the next Map-Register's nonce must be greater than; -1 for any.
+
+        A source address can be forged: so routers that send no xTR-ID share their site's nonces.
+        """
+        if len(id.xtr) == 16:
+            router = self.routers.get(id)
+            return -1 if router is None else router.nonce
+        return max((one.nonce for one in self.routers.values() if one.id.site == id.site and one.xtr_id is None),
+                   default=-1)  # fmt: skip
+
     def claim(
         self, router: Router, record: MappingRecord, proxy: bool, use_ttl: bool, now: float
     ) -> Claim:

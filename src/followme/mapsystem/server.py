@@ -117,12 +117,12 @@ class MapServer:
         reason = self._authentic(data, message, site)
         if reason:
             return reason
-        xtr = message.xtr_id or NO_XTR_ID + source[0].encode()
-        router = self.registry.router(RouterId(site.name, xtr), site, *source)
+        id = RouterId(site.name, message.xtr_id or NO_XTR_ID + source[0].encode())
+        if site.replay_protection and message.nonce <= self.registry.last_nonce(id):
+            return "replay"
+        router = self.registry.router(id, site, *source)
         if router is None:
             return "too-many-routers"
-        if site.replay_protection and message.nonce <= router.nonce:
-            return "replay"
         router.nonce, (router.host, router.port) = message.nonce, source
         router.key_id, router.algorithm_id = message.key_id, message.algorithm_id
         self.outbox.unsaved.routers.add(router.id)

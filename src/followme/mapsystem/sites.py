@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from followme.lisp import EidPrefix, MappingRecord
 
@@ -77,7 +77,9 @@ class Sites:
         if site.rlocs:
             for locator in record.locators:
                 address = locator.address
-                if address is None or not hasattr(address, "packed") or all(address not in n for n in site.rlocs):
+                if not isinstance(address, IPv4Address | IPv6Address):
+                    return "rloc"
+                if all(address not in prefix for prefix in site.rlocs):
                     return "rloc"
         return ""
 

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 APPLICATION_ID: Final = 0x464D4D53
 VERSION: Final = 1
+GAP: Final = 1024
+"""Nonces left out after a restart: more than one turn uses, and those of the last turn may not be stored."""
 _TABLES: Final = (
     "CREATE TABLE routers (site TEXT, xtr BLOB, nonce BLOB, host TEXT, port INTEGER, key_id INTEGER, "
     "algorithm_id INTEGER, PRIMARY KEY (site, xtr)) WITHOUT ROWID",
@@ -52,23 +54,36 @@ class MapStore:
         self._lock.release()
 
     def save(self, server: MapServer, now: float, wall: float) -> None:
-        """Store what is unsaved, in one commit. ``now`` and ``wall`` are the same moment, the second in
+        """Store what is unsaved. ``now`` and ``wall`` are the same moment, the second in
         seconds since 1970, as the server's own clock means nothing after a restart."""
+        self.save_claims(server, now, wall)
         unsaved = server.outbox.unsaved
-        if not unsaved:
-            return
+        if unsaved.subscriptions:
+            with self._commit():
+                self._subscriptions(server, unsaved.subscriptions)
+            unsaved.subscriptions.clear()
+
+    def save_claims(self, server: MapServer, now: float, wall: float) -> None:
+        """The part of it that must be stored before anything is acknowledged: registrations and nonces."""
+        unsaved = server.outbox.unsaved
+        if unsaved.registrations or unsaved.routers:
+            with self._commit():
+                self._routers(server, unsaved.routers)
+                self._registrations(server, unsaved.registrations, wall - now)
+            unsaved.registrations.clear()
+            unsaved.routers.clear()
+
+    @contextmanager
+    def _commit(self) -> Iterator[None]:
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._routers(server, unsaved.routers)
-                self._registrations(server, unsaved.registrations, wall - now)
-                self._subscriptions(server, unsaved.subscriptions)
+                yield
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        unsaved.clear()
 
     def load(self, server: MapServer, now: float, wall: float) -> None:
         """Give a new server all that was stored and that its sites still allow.
@@ -85,7 +100,7 @@ class MapStore:
                 if site in server.sites.by_name:
                     number = int.from_bytes(nonce, "big")
                     server.subscriptions.put(
-                        Subscription(server.sites.by_name[site], xtr, eid, number, host, port)
+                        Subscription(server.sites.by_name[site], xtr, eid, number, host, port, gap=GAP)
                     )
                 else:
                     server.outbox.unsaved.subscriptions.add((eid, xtr))

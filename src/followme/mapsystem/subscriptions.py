@@ -19,7 +19,10 @@ MAX_FAILURES: Final = 3
 
 @dataclass(slots=True)
 class Subscription:
-    """``nonce`` is that of the last Map-Notify sent, or of the Map-Request that made it."""
+    """``nonce`` is that of the last Map-Notify sent, or of the Map-Request that made it.
+
+    ``gap`` is left before the next one: the last that were sent before a crash may not have been stored.
+    """
 
     site: Site
     xtr: bytes
@@ -28,6 +31,7 @@ class Subscription:
     host: str
     port: int
     failures: int = 0
+    gap: int = 0
 
 
 class Subscriptions:

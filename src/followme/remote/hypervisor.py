@@ -29,6 +29,7 @@ from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.monitor import Event
 from followme.migration.qemu import Qemu
 from followme.migration.recovery import CopyStatus, copy_status
+from followme.remote.commands import check_command
 from followme.remote.server import Caller, Handler
 from followme.remote.specs import Rules, machine_name, spec_document, spec_from
 
@@ -37,33 +38,39 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 30.0
 _MAX_TIMEOUT_S = 30.0
 _ENDING_S = 1.0
-_CAPABILITIES = ("events", "return-path")
+_MAX_ID = 64
 
 
 @dataclass(slots=True)
 class Guest:
-    """A copy that a peer is carrying here; ``qemu`` is None once it has been removed."""
+    """A copy that a peer carries here, in the migration of that id; ``qemu`` is None once it has been removed.
+    With ``trouble`` nobody knows what its process does."""
 
     spec: MachineSpec
     peer: str
+    migration: str
     qemu: Qemu | None = None
     users: int = 0
     expiry: asyncio.TimerHandle | None = None
+    trouble: str = ""
 
 
 class Hypervisor:
-    """All QEMUs of one host. ``machines`` are the site's own, by name; ``on_kept`` and ``on_forgotten`` are told
-    when a guest becomes one, and when one will never be (so that nothing is expected here any more)."""
+    """All QEMUs of one host. ``machines`` are the site's own, by name; ``on_kept`` has a guest that runs become
+    one, ``on_forgotten`` is told when one will never be (so that nothing is expected here any more). ``arrived``
+    says whether the machine of a migration became one, even if it has gone elsewhere since."""
 
     def __init__(self, host: Host, rules: Rules, *, survive: bool = True, patience_s: float = PATIENCE_S) -> None:
         self.host, self.rules, self.survive = host, rules, survive
         self.machines: dict[str, Qemu] = {}
         self.guests: dict[str, Guest] = {}
-        self.on_kept: Callable[[Qemu, Mapping[str, Any]], None] = lambda qemu, said: None
+        self.on_kept: Callable[[Guest, Qemu], None] = lambda guest, qemu: self.own(qemu)
         self.on_forgotten: Callable[[MachineSpec], None] = lambda spec: None
+        self.arrived: Callable[[str], bool] = lambda migration: False
         self._patience_s = patience_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._taking = asyncio.Lock()
 
     def handlers(self) -> dict[str, Handler]:
         """What other agents may ask for; all raise ``MigrationError``."""
@@ -75,7 +82,7 @@ class Hypervisor:
     def own(self, qemu: Qemu) -> None:
         """From now on it is one of the site's machines."""
         self.machines[qemu.spec.name] = qemu
-        self._write(qemu.spec, "")
+        self._write(qemu.spec, "", "")
 
     def disown(self, machine: str) -> None:
         """It is not any more; its QEMU is the caller's."""
@@ -84,15 +91,17 @@ class Hypervisor:
 
     def specs(self) -> dict[str, MachineSpec]:
         """The site's own machines as files say, that an agent before us had."""
-        return {spec.name: spec for spec, peer in self._written() if not peer}
+        return {guest.spec.name: guest.spec for guest in self._written() if not guest.peer}
 
     async def recover(self) -> None:
         """Take over the guests that an agent before us had; their sources have ``patience_s`` to come back."""
-        for spec, peer in self._written():
-            if not peer or spec.name in self.machines:
+        for guest in self._written():
+            if not guest.peer or guest.spec.name in self.machines:
                 continue
-            guest = Guest(spec, peer, await Qemu.adopt(self.host, spec))
-            self.guests[spec.name] = guest
+            self.guests[guest.spec.name] = guest
+            guest.trouble = "it has not been looked at yet"
+            with contextlib.suppress(MigrationError):
+                await self._take_over(guest)
             self._leave(guest)
 
     async def close(self) -> None:
@@ -110,14 +119,17 @@ class Hypervisor:
     # --- asked by peers -----------------------------------------------------------------------------------
 
     async def incoming(self, params: Mapping[str, Any], caller: Caller) -> None:
-        """``{spec}``: start an empty QEMU. Events: ``{"started": {"host", "management_address"}}``, then
+        """``{spec, migration}``: start an empty QEMU. Events: ``{"started": {"host", "management_address"}}``, then
         ``{"qmp": event}`` as they come, and ``{"ended": what it complained about}``, the last. A caller that
         leaves takes the guest's source with it."""
         spec = spec_from(params.get("spec"), self.rules)
-        guest = await self._admit(spec, caller.peer)
+        migration = params.get("migration")
+        if not isinstance(migration, str) or not 0 < len(migration) <= _MAX_ID:
+            raise MigrationError(f"{spec.name}: the migration has no id")
+        guest = await self._admit(spec, caller.peer, migration)
         async with self._used(guest):
             if guest.qemu is None:
-                self._write(spec, caller.peer)
+                self._write(spec, caller.peer, migration)
                 try:
                     guest.qemu = await Qemu.start(self.host, spec, incoming=True, survive=self.survive)
                 except BaseException:
@@ -127,7 +139,7 @@ class Hypervisor:
             caller({"started": {"host": self.host.name, "management_address": self.host.management_address}})
             await self._follow(qemu, caller)
 
-    async def _admit(self, spec: MachineSpec, peer: str) -> Guest:
+    async def _admit(self, spec: MachineSpec, peer: str, migration: str) -> Guest:
         name = spec.name
         if name in self.machines:
             raise MigrationError(f"{name} runs at {self.host.name} already")
@@ -146,7 +158,7 @@ class Hypervisor:
             raise MigrationError(f"{name} has a QEMU at {self.host.name} that is nobody's; end it by hand")
         if len(self.guests) >= self.rules.max_waiting:
             raise MigrationError(f"{self.host.name} waits for {len(self.guests)} machines already")
-        guest = self.guests[name] = Guest(spec, peer)
+        guest = self.guests[name] = Guest(spec, peer, migration)
         return guest
 
     async def _follow(self, qemu: Qemu, caller: Caller) -> None:
@@ -177,35 +189,12 @@ class Hypervisor:
     async def qmp(self, params: Mapping[str, Any], caller: Caller) -> Any:
         """``{machine, command, arguments, timeout}``: what QEMU returns; only what a migration needs."""
         command, arguments = params.get("command"), params.get("arguments") or {}
-        self._check_command(command, arguments)
+        check_command(command, arguments, self.host.management_address)
         timeout = params.get("timeout", 10.0)
         if type(timeout) not in (int, float) or not 0 < timeout <= _MAX_TIMEOUT_S:
             raise MigrationError(f"a timeout of {timeout!r:.20} s is not possible")
         async with self._guest(params, caller) as guest:
             return await self._qemu(guest).execute(str(command), arguments or None, timeout)
-
-    def _check_command(self, command: object, arguments: object) -> None:
-        address = self.host.management_address
-        bracketed = f"[{address}]" if ":" in address else address
-        # A command's arguments can be as bad as a command: the uri exec:… would be a shell for the peer.
-        allowed: dict[str, Callable[[Any], bool]] = {
-            "query-status": lambda given: not given,
-            "query-migrate": lambda given: not given,
-            "migrate_cancel": lambda given: not given,
-            "cont": lambda given: not given,
-            "migrate-set-capabilities": lambda given: set(given) == {"capabilities"} and all(
-                set(one) == {"capability", "state"} and one["capability"] in _CAPABILITIES
-                for one in given["capabilities"]),
-            "migrate-set-parameters": lambda given: set(given) == {"announce-rounds"},
-            "migrate-incoming": lambda given: given == {"uri": f"tcp:{bracketed}:0"},
-        }
-        try:
-            good = isinstance(command, str) and isinstance(arguments, dict) and allowed[command](arguments)
-        except (KeyError, TypeError):
-            good = False
-        if not good:
-            raise MigrationError(f"the QMP command {command!r:.60} with these arguments is not one that a "
-                                 "migration needs")
 
     async def bounce(self, params: Mapping[str, Any], caller: Caller) -> None:
         """``{machine, way}``: ``flip``, ``clear`` or ``to_tap`` (see ``Bounce``)."""
@@ -237,20 +226,28 @@ class Hypervisor:
                 await self._end(guest)
 
     async def keep(self, params: Mapping[str, Any], caller: Caller) -> None:
-        """``{machine, …}``: the guest runs, and is the site's own from now on. Harmless where it is already."""
-        if machine_name(params.get("machine")) in self.machines:
+        """``{machine, migration}``: the guest runs, and is the site's own from now on. Harmless where it became
+        that already."""
+        if self._has_arrived(params):
             return
         async with self._guest(params, caller) as guest:
             if await self._status(guest) is not CopyStatus.RUNNING:
                 raise MigrationError(f"{guest.spec.name} at {self.host.name} does not run")
-            self._keep(guest, params)
+            self._keep(guest)
 
     async def status(self, params: Mapping[str, Any], caller: Caller) -> dict[str, str]:
-        """``{machine}``: ``{"status": see CopyStatus}``; one of our own is ``running`` if it does."""
+        """``{machine, migration}``: ``{"status": see CopyStatus}``. A machine that has become our own is
+        ``running``, even if it has gone elsewhere since: the copy that its source has is stale. What is not known
+        for sure is an error, for the source would let its own copy run."""
         name = machine_name(params.get("machine"))
+        if self._has_arrived(params):
+            return {"status": CopyStatus.RUNNING}
         if (qemu := self.machines.get(name)) is not None:
             return {"status": await _asked(qemu)}
         if self._mine(params, caller) is None:
+            nameless = MachineSpec(name, bytes(6), 0, Path(), Path(), "")
+            if name in self.guests or Qemu.find(self.host, nameless) is not None:
+                raise MigrationError(f"{name} has a QEMU at {self.host.name} that did not come from {caller.peer}")
             return {"status": CopyStatus.GONE}
         async with self._guest(params, caller) as guest:
             return {"status": await self._status(guest)}
@@ -300,7 +297,7 @@ class Hypervisor:
                 return
             if status is CopyStatus.RUNNING:
                 log.warning("%s runs here, and %s, which carried it, is gone: it is ours now", name, guest.peer)
-                self._keep(guest, {})
+                self._keep(guest)
             elif status in (CopyStatus.INMIGRATE, CopyStatus.GONE):
                 log.warning("%s was being carried here, and %s is gone: what came is removed", name, guest.peer)
                 await self._end(guest)
@@ -309,8 +306,25 @@ class Hypervisor:
                             "gone: it waits; status %s", name, guest.peer, status)
         except MigrationError as error:
             log.error("%s, which %s was carrying here: %s", name, guest.peer, error)
+            self._leave(guest)
+
+    def _has_arrived(self, params: Mapping[str, Any]) -> bool:
+        migration = params.get("migration")
+        return isinstance(migration, str) and len(migration) <= _MAX_ID and self.arrived(migration)
+
+    async def _take_over(self, guest: Guest) -> None:
+        """Have the QEMU of a guest that an earlier agent started; it may be one that is just ending."""
+        async with self._taking:
+            if guest.trouble:
+                try:
+                    guest.qemu = await Qemu.adopt(self.host, guest.spec)
+                    guest.trouble = ""
+                except MigrationError as error:
+                    guest.trouble = str(error)
+                    raise
 
     async def _status(self, guest: Guest) -> CopyStatus:
+        await self._take_over(guest)
         return CopyStatus.GONE if guest.qemu is None else await _asked(guest.qemu)
 
     def _qemu(self, guest: Guest) -> Qemu:
@@ -318,13 +332,13 @@ class Hypervisor:
             raise MigrationError(f"{guest.spec.name} at {self.host.name} has ended")
         return guest.qemu
 
-    def _keep(self, guest: Guest, said: Mapping[str, Any]) -> None:
+    def _keep(self, guest: Guest) -> None:
         qemu = self._qemu(guest)
         del self.guests[guest.spec.name]
-        self.own(qemu)
-        self.on_kept(qemu, said)
+        self.on_kept(guest, qemu)
 
     async def _end(self, guest: Guest) -> None:
+        await self._take_over(guest)
         if guest.qemu is not None:
             await guest.qemu.forget()
             guest.qemu = None
@@ -344,19 +358,20 @@ class Hypervisor:
     def _file(self, machine: str) -> Path:
         return self.host.file(machine, "json")
 
-    def _write(self, spec: MachineSpec, peer: str) -> None:
+    def _write(self, spec: MachineSpec, peer: str, migration: str) -> None:
         self.host.run_dir.mkdir(parents=True, exist_ok=True)
         file = self._file(spec.name)
         new = file.with_suffix(".new")
-        new.write_text(json.dumps({"spec": spec_document(spec), "peer": peer}))
+        new.write_text(json.dumps({"spec": spec_document(spec), "peer": peer, "migration": migration}))
         new.replace(file)
 
-    def _written(self) -> list[tuple[MachineSpec, str]]:
+    def _written(self) -> list[Guest]:
         found = []
         for file in sorted(self.host.run_dir.glob(f"*@{self.host.name}.json")):
             try:
                 document = json.loads(file.read_text())
-                found.append((spec_from(document["spec"], self.rules), str(document["peer"])))
+                spec = spec_from(document["spec"], self.rules)
+                found.append(Guest(spec, str(document["peer"]), str(document["migration"])))
             except (OSError, ValueError, KeyError, TypeError, MigrationError) as error:
                 log.error("%s: this machine cannot be taken over: %s", file, error)
         return found

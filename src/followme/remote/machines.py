@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -20,10 +20,11 @@ from followme.migration.recovery import Lost, Verdict, forget, settle
 from followme.migration.target import Unreachable
 from followme.remote.channel import ChannelError
 from followme.remote.client import Client
-from followme.remote.hypervisor import Hypervisor
+from followme.remote.hypervisor import Guest, Hypervisor
+from followme.remote.orders import orders
 from followme.remote.qemu import RemoteCopy, RemoteQemu, ask
-from followme.remote.server import Caller, Handler
-from followme.remote.specs import machine_name, spec_document, spec_from
+from followme.remote.server import Handler
+from followme.remote.specs import spec_document, spec_from
 from followme.remote.told import Told
 from followme.store import Store, StoreError
 
@@ -69,12 +70,12 @@ class SiteMachines:
         self._store, self._connect, self._mode, self._timeout_s = store, connect, mode, timeout_s
         self._options = options or Options(survive=hypervisor.survive)
         self._busy: dict[str, asyncio.Event] = {}
-        self._carried_to: dict[str, str] = {}
+        self.carried_to: dict[str, str] = {}
         self._movers: dict[str, MachineMover] = {}
         self._clearing: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
-        hypervisor.on_kept, hypervisor.on_forgotten = self._kept, network.gone
+        hypervisor.on_kept, hypervisor.on_forgotten, hypervisor.arrived = self._kept, network.gone, self._arrived
 
     @property
     def running(self) -> Mapping[str, Qemu]:
@@ -82,8 +83,7 @@ class SiteMachines:
 
     def handlers(self) -> dict[str, Handler]:
         """For the agent's server: what controllers and other agents may ask."""
-        return {**self.hypervisor.handlers(), "carry": self._asked_to_carry, "cancel": self._asked_to_cancel,
-                "machines": self._asked_for_all}
+        return {**self.hypervisor.handlers(), **orders(self)}
 
     # --- start and end ------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class SiteMachines:
             raise MigrationError(f"mode {mode!r:.40} is none of {', '.join(MODES)}")
         migration = Migration(secrets.token_hex(8), machine, self.site, target, mode or self._mode,
                               MigrationState.PLANNED, time.time(), {"spec": spec_document(qemu.spec)})
-        self._busy[machine], self._carried_to[machine] = asyncio.Event(), target
+        self._busy[machine], self.carried_to[machine] = asyncio.Event(), target
         work = self._background(self._carry(migration, qemu, tell), f"carry {machine}")
         # Whoever ordered it may leave: the machine is under way.
         return await asyncio.shield(work)
@@ -156,7 +156,7 @@ class SiteMachines:
     async def _carry(self, migration: Migration, qemu: Qemu,
                      tell: Callable[[dict[str, Any]], None] | None) -> Result:
         machine = migration.machine
-        left = False
+        left, where = False, f"it runs at {self.site}"
         try:
             if (clearing := self._clearing.pop(machine, None)) is not None:
                 clearing.cancel()
@@ -166,7 +166,7 @@ class SiteMachines:
                 copies: list[RemoteQemu] = []
 
                 async def waiting(spec: MachineSpec) -> RemoteQemu:
-                    copies.append(await RemoteQemu.start(client, spec))
+                    copies.append(await RemoteQemu.start(client, spec, migration.id))
                     return copies[0]
 
                 def record(now: Migration) -> None:
@@ -181,13 +181,15 @@ class SiteMachines:
                     async with asyncio.timeout(self._timeout_s):
                         result = await mover.run()
                 except BaseException as error:
+                    if mover.arrived or mover.unsettled:
+                        where = f"it {'runs' if mover.arrived else 'may run'} at {migration.target}"
                     left = await self._failed(mover, copies, opened, error)
                     raise
                 await self._leave(qemu, copies[0], migration)
                 return result
         except (TimeoutError, StoreError, ChannelError) as error:
             said = str(error) or f"not done within {self._timeout_s:g} s"
-            raise MigrationError(f"{machine}, from {self.site} to {migration.target}: {said}") from None
+            raise MigrationError(f"{machine}, carried to {migration.target}: {said}; {where}") from None
         finally:
             self._movers.pop(machine, None)
             if not left:
@@ -216,7 +218,7 @@ class SiteMachines:
     async def _leave(self, qemu: Qemu, copy: RemoteQemu, migration: Migration) -> None:
         self.hypervisor.disown(migration.machine)
         try:
-            await copy.keep(migration=migration.id, source=self.site)
+            await copy.keep()
         except MigrationError as error:
             # It is without being told, when we are gone for a while.
             log.warning("%s cannot be told that %s is its own: %s", migration.target, migration.machine, error)
@@ -266,7 +268,7 @@ class SiteMachines:
         except MigrationError as error:
             self._problem(machine, f"its interrupted migration to {migration.target} cannot be settled: {error}")
             return
-        self._busy[machine], self._carried_to[machine] = asyncio.Event(), migration.target
+        self._busy[machine], self.carried_to[machine] = asyncio.Event(), migration.target
         if not await self._settle(migration, spec):
             self._background(self._settle_again(migration, spec), "settle")
 
@@ -302,7 +304,7 @@ class SiteMachines:
 
     async def _settle_with(self, client: Client, migration: Migration, spec: MachineSpec) -> None:
         host, machine = self.hypervisor.host, migration.machine
-        done = await settle(migration, spec, host, lambda: RemoteCopy.open(client, spec))
+        done = await settle(migration, spec, host, lambda: RemoteCopy.open(client, spec, migration.id))
         await self.network.settled(migration, spec, done.verdict)
         at_target = done.verdict is Verdict.FINISH_AT_TARGET
         if at_target:
@@ -310,46 +312,33 @@ class SiteMachines:
             self.hypervisor.disown(machine)
         else:
             await ask(client, "kill", {"machine": machine}, _KILL_S)
-            if machine not in self.running:
-                qemu = await Qemu.adopt(host, spec)
-                if qemu is None:
-                    raise MigrationError(f"{machine} on {host.name} has just ended")
-                self._own(qemu)
         state = MigrationState.RELEASED if at_target else MigrationState.FAILED
         self._record(replace(migration, state=state,
                              detail={**migration.detail, "recovered": str(done.verdict)}))
         log.info("%s: an interrupted migration to %s is settled: %s", machine, migration.target, done.verdict)
         if at_target:
             self.network.gone(spec)
-
-    # --- asked --------------------------------------------------------------------------------------------
-
-    async def _asked_to_carry(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-        target, mode = params.get("target"), params.get("mode")
-        if not isinstance(target, str) or not (mode is None or isinstance(mode, str)):
-            raise MigrationError("carry needs a target, and a mode if any is given, as texts")
-        return asdict(await self.carry(machine_name(params.get("machine")), target, mode, caller))
-
-    async def _asked_to_cancel(self, params: Mapping[str, Any], caller: Caller) -> bool:
-        reason = f"cancelled by {caller.peer}: {str(params.get('reason', 'no reason given'))[:200]}"
-        return self.cancel(machine_name(params.get("machine")), reason)
-
-    async def _asked_for_all(self, params: Mapping[str, Any], caller: Caller) -> list[dict[str, Any]]:
-        """Per machine: name, MAC, ``running`` or its problem, and where it is being carried."""
-        names = sorted({*self.running, *self.problems, *self._busy})
-        return [{
-            "machine": name, "state": self.problems.get(name, "running"), "carried_to": self._carried_to.get(name),
-            "mac": self.running[name].spec.mac.hex(":") if name in self.running else None,
-        } for name in names]
+        # Last, for once its monitor is ours an attempt that failed could not be repeated.
+        elif (qemu := await Qemu.adopt(host, spec)) is not None:
+            self._own(qemu)
+        else:
+            raise MigrationError(f"{machine} on {host.name} has just ended")
 
     # --- what happens -------------------------------------------------------------------------------------
 
-    def _kept(self, qemu: Qemu, said: Mapping[str, Any]) -> None:
+    def _kept(self, guest: Guest, qemu: Qemu) -> None:
+        name = qemu.spec.name
+        arrived = Migration(guest.migration, name, guest.peer, self.site, self._mode, MigrationState.RELEASED,
+                            time.time())
         try:
-            self._place(qemu.spec.name, self.site)
+            self._record(arrived)
         except StoreError as error:
-            self._problem(qemu.spec.name, f"runs here, which cannot be stored: {error}")
+            self._problem(name, f"runs here, which cannot be stored: {error}")
         self._own(qemu)
+
+    def _arrived(self, migration: str) -> bool:
+        found = self._store.migration(migration)
+        return found is not None and found.target == self.site
 
     def _own(self, qemu: Qemu) -> None:
         self.hypervisor.own(qemu)
@@ -391,7 +380,7 @@ class SiteMachines:
         log.error("%s: %s", machine, text)
 
     def _idle(self, machine: str) -> None:
-        self._carried_to.pop(machine, None)
+        self.carried_to.pop(machine, None)
         if (busy := self._busy.pop(machine, None)) is not None:
             busy.set()
 

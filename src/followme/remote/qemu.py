@@ -10,7 +10,7 @@ from typing import Any
 
 from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.monitor import Event
-from followme.migration.recovery import CopyStatus, copy_status
+from followme.migration.recovery import CopyStatus
 from followme.migration.target import Unreachable
 from followme.remote.channel import ChannelError
 from followme.remote.client import Client, Refused, Stream
@@ -73,8 +73,8 @@ class RemoteQemu:
     """``Target`` over a channel. Its agent sends QEMU's events by itself as they come, so from the machine's stop
     to its resumption only two messages pass: ``cont`` there, and the event back."""
 
-    def __init__(self, client: Client, spec: MachineSpec, host: RemotePlace) -> None:
-        self.spec, self.host = spec, host
+    def __init__(self, client: Client, spec: MachineSpec, host: RemotePlace, migration: str) -> None:
+        self.spec, self.host, self.migration = spec, host, migration
         self.ended = asyncio.Event()
         self.complaint = ""
         self.removed = False
@@ -84,12 +84,13 @@ class RemoteQemu:
         self._opened = contextlib.AsyncExitStack()
 
     @classmethod
-    async def start(cls, client: Client, spec: MachineSpec) -> RemoteQemu:
-        """Have the peer start an empty QEMU for the machine; ``MigrationError`` where it will not or cannot."""
+    async def start(cls, client: Client, spec: MachineSpec, migration: str) -> RemoteQemu:
+        """Have the peer start an empty QEMU for the machine, in the migration of that id; ``MigrationError`` where
+        it will not or cannot."""
         async with contextlib.AsyncExitStack() as opened:
             try:
-                stream = await opened.enter_async_context(
-                    client.stream("incoming", {"spec": spec_document(spec)}))
+                params = {"spec": spec_document(spec), "migration": migration}
+                stream = await opened.enter_async_context(client.stream("incoming", params))
                 async with asyncio.timeout(_START_S):
                     started = (await anext(stream))["started"]
                 place = RemotePlace(str(started["host"]), str(started["management_address"]))
@@ -102,7 +103,7 @@ class RemoteQemu:
                                   ) from None
             except (KeyError, TypeError):
                 raise MigrationError(f"{client.peer} does not say where it has started {spec.name}") from None
-            self = cls(client, spec, place)
+            self = cls(client, spec, place, migration)
             self._reader = asyncio.create_task(self._read(stream))
             self._opened = opened.pop_all()
         return self
@@ -155,9 +156,9 @@ class RemoteQemu:
         self.removed = True
         await self.close()
 
-    async def keep(self, **said: str) -> None:
-        """The machine is the other agent's from now on, who hears ``said`` with it."""
-        await self._do("keep", **said)
+    async def keep(self) -> None:
+        """The machine is the other agent's from now on."""
+        await self._do("keep", migration=self.migration)
         await self.close()
 
     async def close(self) -> None:
@@ -171,16 +172,20 @@ class RemoteQemu:
 class RemoteCopy:
     """What recovery asks of, and does to, a copy on another agent's host."""
 
-    def __init__(self, client: Client, spec: MachineSpec) -> None:
+    def __init__(self, client: Client, spec: MachineSpec, migration: str) -> None:
         self.name = client.peer
         self.status = CopyStatus.GONE
-        self._client, self._spec = client, spec
+        self._client, self._spec, self._migration = client, spec, migration
 
     @classmethod
-    async def open(cls, client: Client, spec: MachineSpec) -> RemoteCopy:
-        """``Unreachable`` where the agent cannot be asked."""
-        self = cls(client, spec)
-        self.status = copy_status(str((await self._do("status")).get("status")))
+    async def open(cls, client: Client, spec: MachineSpec, migration: str) -> RemoteCopy:
+        """``Unreachable`` where the agent cannot be asked, ``MigrationError`` where it does not know."""
+        self = cls(client, spec, migration)
+        said = await self._do("status", migration=migration)
+        try:
+            self.status = CopyStatus(said["status"])
+        except (KeyError, TypeError, ValueError):
+            raise MigrationError(f"{client.peer} does not say what its copy of {spec.name} does") from None
         return self
 
     async def _do(self, method: str, **more: object) -> Any:
@@ -203,7 +208,7 @@ class RemoteCopy:
             await self._do("bounce", way="to_tap")
             await self._do("qmp", command="migrate_cancel", arguments={})
             await self._do("qmp", command="cont", arguments={})
-        await self._do("keep")
+        await self._do("keep", migration=self._migration)
 
     async def close(self) -> None:
         """Nothing of it is ours."""

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from followme.remote.channel import Channel, ChannelError, Event
+from followme.remote.channel import Channel, ChannelError, Event, Opened
 
 MAX_UNSENT = 4 << 20
 """Bytes that may wait for a peer that does not read; then it is cut off."""
@@ -49,6 +49,8 @@ class Wire(asyncio.Protocol):
         for event in events:
             if self.closed:
                 return
+            if isinstance(event, Opened):
+                self._schedule()
             self._on_event(event)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -75,6 +77,8 @@ class Wire(asyncio.Protocol):
         self._on_end(why)
 
     def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         delay = max(0.0, self.channel.deadline - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 

@@ -76,8 +76,7 @@ class Control:
 
     def away(self, eid: EidPrefix) -> bool:
         """Whether an EID of our subnet is elsewhere now."""
-        entry = self.itr.cache.table.get(eid)
-        return entry is not None and isinstance(entry.way, Encap)
+        return eid in self.itr.cache.away
 
     # -- in: the network -------------------------------------------------------------------------------
 
@@ -139,7 +138,7 @@ class Control:
     def claim(self, eid: EidPrefix, mac: bytes, now: float, *, pinned: bool) -> None:
         """The EID is here: route it to the LAN and register it."""
         self.residents.put(Resident(eid, mac, pinned))
-        self.residents.guarded.discard(eid)
+        self.residents.guarded.pop(eid, None)
         self.itr.cache.give_up(eid)
         self._out.append(SetRoute(eid, ToLan()))
         if not self.etr.registrar.claim(eid, now):
@@ -157,21 +156,23 @@ class Control:
     def switch(self, eid: EidPrefix, rloc: IPAddress, now: float) -> None:
         """The EID is behind ``rloc`` from now on: not ours any more, and routed there."""
         self.residents.drop(eid)
-        self.residents.guarded.add(eid)
+        self.residents.guard(eid)
         self.etr.registrar.drop(eid, now, withdraw=False)
         record = MappingRecord(eid, (Locator(rloc),), SWITCHED_MINUTES)
         self.itr.place(record, eid, now)
 
     def erase(self, eid: EidPrefix, now: float, *, withdraw: bool) -> None:
         """Forget a dynamic EID: no entry, no route of its own. ``withdraw`` its registration too."""
-        self.residents.drop(eid)
+        resident = self.residents.drop(eid)
+        if resident is not None and resident.pinned:
+            self.residents.guard(eid)
         self.etr.registrar.drop(eid, now, withdraw=withdraw)
         if self.itr.cache.remove(eid) is None:
             self._out.append(RemoveRoute(eid))
 
     def adopt(self, eid: EidPrefix, way: Way, now: float) -> None:
         """A route that an earlier run left in the kernel: it stays, and the map system is asked about it."""
-        self.itr.cache.adopt(eid, way, now, ADOPTED_S)
+        self.itr.adopt(eid, way, now, ADOPTED_S)
         self._adopted.append(eid)
         self._adopt_at = now if self._adopt_at is None else self._adopt_at
 
@@ -214,15 +215,15 @@ class Control:
         for record in self.etr.elsewhere(message):
             if not self._elsewhere(record, message.nonce, now):
                 return  # no acknowledgement: what is true is sent again
-        if confirms or self.itr.confirmed(message, now) or self.itr.published(message, now):
-            known = True
-        else:
-            known = any(isinstance(record.eid, EidPrefix) and self.site.own(record.eid) or record.eid in
-                        self.etr.registrar.eids for record in message.records)
-        if not known:
+        known = confirms or self.itr.confirmed(message, now) or self.itr.published(message, now)
+        if not known and not any(self._concerns_us(record) for record in message.records):
             self.refusals.refuse("Map-Notify that nobody asked for", source, now)
         elif not confirms:
             self.etr.acknowledge(message, server)
+
+    def _concerns_us(self, record: MappingRecord) -> bool:
+        eid = record.eid
+        return isinstance(eid, EidPrefix) and (self.site.own(eid) or eid in self.etr.registrar.eids)
 
     def _elsewhere(self, record: MappingRecord, nonce: int, now: float) -> bool:
         """An EID of ours is behind another router: late packets are sent on, its correspondents told.
@@ -239,7 +240,7 @@ class Control:
         self.etr.believed(eid, nonce)
         resident = self.residents.drop(eid)
         if resident is not None and resident.pinned:
-            self.residents.guarded.add(eid)
+            self.residents.guard(eid)
         self.etr.registrar.drop(eid, now, withdraw=False)
         self.itr.place(replace(record, authoritative=False), eid, now)
         entry = self.itr.cache.table.get(eid)

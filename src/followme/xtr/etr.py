@@ -188,8 +188,8 @@ class Etr:
         if prefix.host:
             return []
         gone = []
-        for eid in self._cache.table.within(prefix):
+        for eid in self._cache.away:
             entry = self._cache.table.get(eid)
-            if entry is not None and entry.record is not None and entry.record.locators:
+            if prefix.covers(eid) and entry is not None and entry.record is not None and entry.record.locators:
                 gone.append(MappingRecord(eid, entry.record.locators, entry.record.ttl))
         return gone

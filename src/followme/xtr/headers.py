@@ -76,12 +76,15 @@ class PlainHeaders:
         # Bytes after UDP's eight: 0..3 flags and nonce, 4..7 instance id and locator status bits, 8.. inner packet.
         # Without the I bit the second word holds locator status bits only: instance 0. The driver drops a packet
         # whose last byte is not 0. The UDP checksum no longer fits then: 0 says that there is none.
+        # Our own kind sends no nonce and no checksum: one write is all that its packets need.
         gpe = [
+            *(f"    @th,64,32 {_PLAIN:#010x} @th,128,4 {version} @th,120,8 0 udp checksum 0 "
+              f"@th,64,32 set {word:#010x} accept" for version, word in _GPE.items()),
             "    @th,64,8 & 0x08 == 0 @th,96,32 set 0",
             "    @th,120,8 set 0",
             *(f"    @th,128,4 {version} @th,64,32 set {word:#010x}" for version, word in _GPE.items()),
             "    udp checksum set 0",
-        ]
+        ]  # fmt: skip
         return "\n".join([
             f"table netdev {self._table}", f"delete table netdev {self._table}", f"table netdev {self._table} {{",
             f"  set peers4 {{ type ipv4_addr; size {MAX_PEERS}; {_elements(v4)} }}",

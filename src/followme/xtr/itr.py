@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 
 from followme.lisp import (
     CONTROL_PORT,
@@ -22,8 +23,8 @@ from followme.lisp import (
     MapRequest,
 )
 
-from .mapcache import Entry, MapCache
-from .outputs import Answered, Datagram, Encap, IPAddress, LocatorState, Output, Redirected, Release
+from .mapcache import Entry, MapCache, addresses
+from .outputs import Answered, Datagram, Encap, IPAddress, LocatorState, Output, Redirected, Release, Way
 from .probing import Prober
 from .refusals import Refusals
 from .requests import Ask, Nonces, Requests
@@ -46,7 +47,7 @@ class Itr:
     ) -> None:
         self._site, self._out, self._refusals, self._local = site, out, refusals, local
         self.prober = Prober(site.probe_interval_s, nonces)
-        self.cache = MapCache(out, site.max_entries, self.prober.down)
+        self.cache = MapCache(out, site.max_entries, self.prober.down, site.own)
         self.requests = Requests(nonces)
         self._solicited: OrderedDict[EidPrefix, float] = OrderedDict()
         self._resolver = 0
@@ -56,6 +57,9 @@ class Itr:
         ends = _ends(packet)
         if ends is None:
             self._refusals.counts["not an IP packet"] += 1
+            return None
+        if ip_address(ends[1]).is_multicast:
+            self._refusals.counts["packet to a group"] += 1  # the kernel's own, as a rule: nothing to log
             return None
         source, eid = (host(self._site.iid, address) for address in ends)
         if not self._site.in_space(eid) or self._local(eid):
@@ -139,11 +143,11 @@ class Itr:
         if message.source_eid is not None:
             eids.append(message.source_eid)
         known = False
-        for eid in eids:
+        for eid in dict.fromkeys(eids):
             if not isinstance(eid, EidPrefix) or eid.iid != self._site.iid:
                 continue
             found = self.cache.find(eid)
-            if found is None or source not in _addresses(found[1]):
+            if found is None or source not in addresses(found[1]):
                 continue
             known = True
             asked = eid if eid.host else found[0]
@@ -155,7 +159,7 @@ class Itr:
             self._solicited.move_to_end(asked)
             while len(self._solicited) > MAX_SOLICITED:
                 self._solicited.popitem(last=False)
-            self.ask(asked, now, smr=True)
+            self.ask(asked, now, subscribe=False, smr=True)
         if not known:
             self._refusals.refuse("SMR from a stranger", source, now)
 
@@ -169,8 +173,15 @@ class Itr:
             record = replace(record, action=Action.DROP, ttl=0)
         before = self.cache.find(eid)
         entry = self.cache.put(replace(record, locators=locators), eid, now, nonce)
+        self.prober.use(addresses(entry), now)
         if isinstance(entry.way, Encap) and (before is None or before[1].way != entry.way):
             self._out.append(Redirected(eid, tuple(rloc for rloc, _ in entry.way.paths)))
+
+    def adopt(self, eid: EidPrefix, way: Way, now: float, seconds: float) -> None:
+        """A route that an earlier run left in the kernel."""
+        self.cache.adopt(eid, way, now, seconds)
+        if isinstance(way, Encap):
+            self.prober.use((rloc for rloc, _ in way.paths), now)
 
     def requests_done(self, eid: EidPrefix) -> None:
         """An ask for ``eid`` needs no answer any more: its packets go the way that is being set."""
@@ -213,7 +224,8 @@ class Itr:
             return
         address, port = resolvers[(self._resolver + ask.attempt - 1) % len(resolvers)]
         rlocs = self._itr_rlocs(address)
-        subscribe = ask.subscribe
+        # A subscription that is refused is not answered at all: then without it.
+        subscribe = ask.subscribe and ask.attempt <= 2
         request = MapRequest(
             nonce,
             rlocs,
@@ -280,9 +292,9 @@ class Itr:
             self._out.append(Release(tuple(packets)))
         best = max(records, key=lambda pair: pair[0].length if pair[0].covers(ask.eid) else -1)
         self._out.append(Answered(ask.eid, best[1]))
-        entry = self.cache.table.get(best[0])
+        subscribed = any(entry.nonce is not None for entry in self.cache.table.covering(best[0]))
         room = bool(best[1].locators) or self.cache.negatives <= MAX_SUBSCRIBED_HOLES
-        if nonce is None and not ask.subscribe and entry is not None and entry.nonce is None and room:
+        if not ask.subscribe and not subscribed and room:
             self.requests.begin(best[0], now)
             self.send_due(now)
 
@@ -312,9 +324,3 @@ def _ends(packet: bytes) -> tuple[bytes, bytes] | None:
     if len(packet) >= 40 and packet[0] >> 4 == 6:
         return packet[8:24], packet[24:40]
     return None
-
-
-def _addresses(entry: Entry) -> set[object]:
-    if entry.record is not None:
-        return {loc.address for loc in entry.record.locators}
-    return {rloc for rloc, _ in entry.way.paths} if isinstance(entry.way, Encap) else set()

@@ -56,16 +56,31 @@ def choose(locators: Iterable[Locator], down: Callable[[IPAddress], bool]) -> tu
     return tuple(weighted or [(address, 1) for address, _ in paths])
 
 
+def addresses(entry: Entry) -> set[IPAddress]:
+    """All RLOCs of an entry, used now or not."""
+    if entry.record is not None:
+        return {loc.address for loc in entry.record.locators if isinstance(loc.address, IPAddress)}
+    return {rloc for rloc, _ in entry.way.paths} if isinstance(entry.way, Encap) else set()
+
+
 class MapCache:
     """Entries by EID-prefix, at most ``max_entries``; each change puts route outputs into ``out``."""
 
-    def __init__(self, out: list[Output], max_entries: int, down: Callable[[IPAddress], bool]) -> None:
-        self._out, self._max, self._down = out, max_entries, down
+    def __init__(
+        self,
+        out: list[Output],
+        max_entries: int,
+        down: Callable[[IPAddress], bool],
+        own: Callable[[EidPrefix], bool],
+    ) -> None:
+        self._out, self._max, self._down, self._own = out, max_entries, down, own
         self.table: PrefixTable[Entry] = PrefixTable()
         self._negative: OrderedDict[EidPrefix, None] = OrderedDict()
         self._by_rloc: dict[IPAddress, set[EidPrefix]] = {}
         self._due: list[tuple[float, EidPrefix]] = []
         self.watched: set[EidPrefix] = set()
+        self.away: set[EidPrefix] = set()
+        """More-specifics of our own prefixes that are behind other routers."""
         self.evicted = 0
 
     def put(self, record: MappingRecord, eid: EidPrefix, now: float, nonce: int | None = None) -> Entry:
@@ -124,8 +139,7 @@ class MapCache:
             entry = self.table.get(eid)
             if entry is None or entry.record is None:
                 continue
-            addresses = [loc.address for loc in entry.record.locators if isinstance(loc.address, IPAddress)]
-            if all(self._down(address) for address in addresses):
+            if all(self._down(address) for address in addresses(entry)):
                 lost.append(eid)
             way = Encap(choose(entry.record.locators, self._down))
             if way != entry.way:
@@ -173,8 +187,10 @@ class MapCache:
         entry = Entry(record, way, expires, expires - min(WATCH_S, seconds / 4), nonce=nonce)
         self.table.set(eid, entry)
         if isinstance(way, Encap):
-            for rloc in self._addresses(entry):
+            for rloc in addresses(entry):
                 self._by_rloc.setdefault(rloc, set()).add(eid)
+            if self._own(eid):
+                self.away.add(eid)
         else:
             self._negative[eid] = None
         heapq.heappush(self._due, (entry.watch_from if isinstance(way, Encap) else expires, eid))
@@ -194,16 +210,11 @@ class MapCache:
         if entry is not None:
             self._negative.pop(eid, None)
             self.watched.discard(eid)
-            for rloc in self._addresses(entry):
+            self.away.discard(eid)
+            for rloc in addresses(entry):
                 eids = self._by_rloc.get(rloc)
                 if eids is not None:
                     eids.discard(eid)
                     if not eids:
                         del self._by_rloc[rloc]
         return entry
-
-    @staticmethod
-    def _addresses(entry: Entry) -> set[IPAddress]:
-        if entry.record is not None:
-            return {loc.address for loc in entry.record.locators if isinstance(loc.address, IPAddress)}
-        return {rloc for rloc, _ in entry.way.paths} if isinstance(entry.way, Encap) else set()

@@ -6,7 +6,7 @@ is asked for is any EID-prefix that is mapped to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from followme.lisp import EidPrefix
@@ -43,6 +43,16 @@ class Prober:
         probed = self.rlocs.get(rloc)
         return probed is not None and not probed.up
 
+    def use(self, rlocs: Iterable[IPAddress], now: float) -> None:
+        """RLOCs that packets go to from now on."""
+        if not self._interval:
+            return
+        for rloc in rlocs:
+            if rloc not in self.rlocs and len(self.rlocs) < MAX_RLOCS:
+                # Spread by the address, so that not all are asked at once.
+                spread = int.from_bytes(rloc.packed[-2:], "big") % 64 / 64
+                self.rlocs[rloc] = Probed(now + spread * min(self._interval, 2.0))
+
     def due(
         self, in_use: Mapping[IPAddress, EidPrefix], now: float
     ) -> tuple[list[tuple[IPAddress, EidPrefix, int]], list[IPAddress]]:
@@ -51,11 +61,7 @@ class Prober:
             return [], []
         for rloc in [rloc for rloc in self.rlocs if rloc not in in_use]:
             del self.rlocs[rloc]
-        for rloc in in_use:
-            if rloc not in self.rlocs and len(self.rlocs) < MAX_RLOCS:
-                # Spread by the address, so that not all are asked at once.
-                spread = int.from_bytes(rloc.packed[-2:], "big") % 64 / 64
-                self.rlocs[rloc] = Probed(now + spread * min(self._interval, 2.0))
+        self.use(in_use, now)
         send, gone = [], []
         for rloc, probed in self.rlocs.items():
             if probed.due > now:

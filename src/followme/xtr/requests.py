@@ -78,6 +78,8 @@ class Requests:
         self._held: Counter[bytes | None] = Counter()
         self._total = Bucket(TOTAL_RATE, TOTAL_BURST)
         self.waiting_bytes = 0
+        self._next = float("inf")
+        """No ask is due before."""
 
     def miss(self, eid: EidPrefix, packet: bytes, source: bytes, now: float) -> str:
         """Queue a packet of ``source`` for ``eid``; "" or the reason why it is dropped."""
@@ -105,11 +107,15 @@ class Requests:
                 self.drop(next(a for a in self.pending.values() if a.source == greedy))
             ask = self.pending[eid] = Ask(eid, source, subscribe, smr, now)
             self._held[source] += 1
+            self._next = min(self._next, now)
         return ask
 
     def due(self, now: float) -> tuple[list[tuple[Ask, int]], list[Ask]]:
         """Asks to send now, each with its new nonce, and asks that are given up."""
-        send, given_up = [], []
+        send: list[tuple[Ask, int]] = []
+        given_up: list[Ask] = []
+        if now < self._next:
+            return send, given_up
         for ask in list(self.pending.values()):
             if ask.due > now:
                 continue
@@ -123,6 +129,7 @@ class Requests:
             ask.due = now + RETRY_S[ask.attempt]
             ask.attempt += 1
             send.append((ask, nonce))
+        self._next = min((ask.due for ask in self.pending.values()), default=float("inf"))
         return send, given_up
 
     def asked(self, nonce: int) -> Ask | None:
@@ -150,7 +157,7 @@ class Requests:
         return packets
 
     def next_timer(self) -> float | None:
-        return min((ask.due for ask in self.pending.values()), default=None)
+        return self._next if self.pending else None
 
     def _bucket(self, source: bytes) -> Bucket:
         bucket = self._sources.get(source)

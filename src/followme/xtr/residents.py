@@ -48,8 +48,8 @@ class Residents:
     ) -> None:
         self.policy, self._home, self._away = policy, home, away
         self.here: dict[EidPrefix, Resident] = {}
-        self.guarded: set[EidPrefix] = set()
-        """EIDs that the controller moves away from here, or has."""
+        self.guarded: OrderedDict[EidPrefix, None] = OrderedDict()
+        """EIDs that the controller has moved away from here."""
         self._per_mac: Counter[bytes] = Counter()
         self._changes: OrderedDict[EidPrefix, list[float]] = OrderedDict()
 
@@ -86,6 +86,13 @@ class Residents:
         self.here[resident.eid] = resident
         if not resident.pinned:
             self._per_mac[resident.mac] += 1
+
+    def guard(self, eid: EidPrefix) -> None:
+        """The controller moves the EID away: what is left of it on the LAN cannot claim it back."""
+        self.guarded[eid] = None
+        self.guarded.move_to_end(eid)
+        while len(self.guarded) > MAX_HISTORY:
+            self.guarded.popitem(last=False)
 
     def drop(self, eid: EidPrefix) -> Resident | None:
         resident = self.here.pop(eid, None)

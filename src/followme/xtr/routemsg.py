@@ -1,8 +1,7 @@
 """A map-cache entry as a route of Linux (rtnetlink): light-weight-tunnel routes to bytes, and back.
 
-Pure: no socket. pyroute2 takes about as long to write one such route as the kernel to store it, and does not
-know this encapsulation; the few attributes needed are therefore written here (``uapi/linux/rtnetlink.h``,
-``lwtunnel.h``).
+Pure: no socket. pyroute2 0.9 does not know this encapsulation, and is too slow for a full map-cache; the few
+attributes needed are therefore written here (``uapi/linux/rtnetlink.h``, ``lwtunnel.h``).
 """
 
 from __future__ import annotations

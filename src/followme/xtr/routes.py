@@ -56,9 +56,7 @@ class MapCacheRoutes:
     def delete(self, entry: Entry) -> bool:
         """Remove what stands for the entry's EID-prefix; False if nothing did."""
         sequence = next(self._sequence)
-        self._socket.send(
-            routemsg.encode_delete(entry, self._device.index, self._table, sequence, routemsg.ACK)
-        )
+        self._send(routemsg.encode_delete(entry, self._device.index, self._table, sequence, routemsg.ACK))
         code = self._answers({sequence: entry}, sequence, tolerate=errno.ESRCH)
         return code == 0
 
@@ -92,7 +90,7 @@ class MapCacheRoutes:
             # An acknowledgement for the last alone: errors of the others come without being asked for.
             last = routemsg.ACK if position == len(batch) - 1 else 0
             data += routemsg.encode_add(entry, self._device.index, self._table, sequence, last)
-        self._socket.send(data)
+        self._send(data)
         self._answers(sent, sequence)
 
     def _answers(self, sent: dict[int, Entry], last: int, tolerate: int = 0) -> int:
@@ -112,7 +110,7 @@ class MapCacheRoutes:
 
     def _dump(self, family: int) -> Iterator[bytes]:
         mine = next(self._sequence)
-        self._socket.send(routemsg.encode_dump(family, mine))
+        self._send(routemsg.encode_dump(family, mine))
         while True:
             for kind, sequence, body in routemsg.messages(self._receive()):
                 if sequence != mine:
@@ -124,11 +122,17 @@ class MapCacheRoutes:
                 if kind == routemsg.NEWROUTE:
                     yield body
 
+    def _send(self, data: bytes | bytearray) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise DataPlaneError(f"cannot ask the kernel for a route {self._where()}: {error}") from None
+
     def _receive(self) -> bytes:
         try:
             return self._socket.recv(_RECEIVE_BYTES)
-        except TimeoutError:
-            raise DataPlaneError(f"the kernel did not answer a route request {self._where()}") from None
+        except OSError as error:  # a time-out is one too
+            raise DataPlaneError(f"no answer from the kernel to a route request {self._where()}: {error}") from None
 
     def _where(self) -> str:
         place = self._device.namespace or "this namespace"

@@ -22,7 +22,7 @@ from followme.lisp import (
     parse_map_request_fast,
 )
 
-from .vectors import HOST, NET, NET6, NONCE, RLOC, RLOC6, VECTORS, XTR, octets
+from .vectors import HOST, NET, NET6, NONCE, RLOC, RLOC6, VECTORS, XTR, octets, rewrite
 
 REQUEST = MapRequest(NONCE, (RLOC,), (EidRecord(HOST),))
 
@@ -132,6 +132,16 @@ def test_other_lcafs(at: int, change: int, value: int) -> None:
     whole[at + change] = value
     data = EncapsulatedControlMessage(IPv4Address(1), IPv4Address(2), UnknownMessage(bytes(whole))).encode()
     assert parse_map_request_fast(data) is None
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(6, b"\0\x39"), (6, b"\1\x38"), (10, b"\x20\0"), (10, b"\x10\0"), (10, b"\0\1"), (13, b"\6")],
+)
+def test_inner_ipv4_that_is_no_whole_udp_packet(at: int, value: bytes) -> None:
+    """Another length, a fragment, another protocol, all under a header checksum that is right."""
+    assert parse_map_request_fast(rewrite(octets("ecm, IPv4"), 12, b"\x3f", slice(4, 24))) is not None
+    assert parse_map_request_fast(rewrite(octets("ecm, IPv4"), at, value, slice(4, 24))) is None
 
 
 def test_a_prefix_is_masked() -> None:

@@ -12,6 +12,7 @@ from followme.lisp import (
     EidRecord,
     EncapsulatedControlMessage,
     Lcaf,
+    LcafEid,
     LispError,
     Locator,
     MapNotify,
@@ -24,7 +25,7 @@ from followme.lisp import (
     parse_map_request_fast,
 )
 
-from .vectors import HOST, NET, NONCE, RLOC, RLOC6, VECTORS, XTR, octets
+from .vectors import HOST, NET, NONCE, RLOC, RLOC6, VECTORS, XTR, octets, rewrite
 
 REQUEST = MapRequest(NONCE, (RLOC,), (EidRecord(HOST),))
 
@@ -93,18 +94,6 @@ def test_one_octet_wrong(name: str, at: int, value: int, said: str) -> None:
     assert said in str(refused.value)
 
 
-def rewrite(data: bytes, at: int, value: bytes, header: slice) -> bytes:
-    """``data`` with ``value`` at ``at``, and an IPv4 header checksum that is right again."""
-    changed = bytearray(data)
-    changed[at : at + len(value)] = value
-    words = changed[header]
-    words[10:12] = b"\0\0"
-    total = sum(words[i] << 8 | words[i + 1] for i in range(0, 20, 2))
-    total = (total & 0xFFFF) + (total >> 16)
-    changed[header.start + 10 : header.start + 12] = (0xFFFF - total).to_bytes(2, "big")
-    return bytes(changed)
-
-
 @pytest.mark.parametrize(
     ("at", "value", "said"),
     [(10, b"\x20\0", "a fragment"), (10, b"\0\1", "a fragment"), (13, b"\6", "not UDP")],
@@ -171,6 +160,19 @@ def test_an_instance_range_is_kept_as_it_is() -> None:
     message = decode(data)
     assert isinstance(message, MapRequest)
     assert message.records[0].eid.length == 0
+    assert message.encode() == data
+
+
+@pytest.mark.parametrize(
+    "lcaf",
+    ["4003 00 00 02 00 0004 00000007", "4003 00 00 0c 00 000a 00000007 0001 0a000000"],
+)
+def test_an_lcaf_that_looks_like_an_instance_id(lcaf: str) -> None:
+    """Too short for one, and of another type."""
+    data = octets("map-request")[:20] + b"\0\x08" + bytes.fromhex(lcaf)
+    message = decode(data)
+    assert isinstance(message, MapRequest)
+    assert isinstance(message.records[0].eid, LcafEid)
     assert message.encode() == data
 
 

@@ -183,3 +183,15 @@ VECTORS: dict[str, tuple[str, Message]] = {
 
 def octets(name: str) -> bytes:
     return bytes.fromhex(VECTORS[name][0])
+
+
+def rewrite(data: bytes, at: int, value: bytes, header: slice) -> bytes:
+    """``data`` with ``value`` at ``at``, and an IPv4 header checksum that is right again."""
+    changed = bytearray(data)
+    changed[at : at + len(value)] = value
+    words = changed[header]
+    words[10:12] = b"\0\0"
+    total = sum(words[i] << 8 | words[i + 1] for i in range(0, 20, 2))
+    total = (total & 0xFFFF) + (total >> 16)
+    changed[header.start + 10 : header.start + 12] = (0xFFFF - total).to_bytes(2, "big")
+    return bytes(changed)

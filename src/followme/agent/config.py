@@ -1,0 +1,122 @@
+"""The YAML file of ``followme agent``: the site's tunnel router, its machines, and whom the agent talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from followme.config_fields import Address, FilePath, MacField, Name, Number
+from followme.config_yaml import ConfigError, Section, read, validate
+from followme.xtr.config import RouterConfig
+from followme.xtr.config import check as check_router
+
+PAGE = "docs/agent.md"
+CONTROL_PORT = 4360
+PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+
+class PeerSection(Section):
+    """Who may talk to this agent: a controller, or another site's agent (which has an ``address`` here, for
+    machines are carried to it). ``key_file`` holds the key that both share."""
+
+    role: Literal["controller", "agent"]
+    key_file: FilePath
+    address: IPv4Address | IPv6Address | None = None
+    port: PortNumber = CONTROL_PORT
+
+
+class ControlSection(Section):
+    """Where the agent listens for its peers, by their names."""
+
+    address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
+    peers: dict[Name, PeerSection] = Field(default_factory=dict)
+
+
+class HypervisorSection(Section):
+    """The host of the site's machines. ``images`` are the directories whose kernels, initrds and disks a peer
+    may have this host run."""
+
+    bridge: Name
+    uplink: Name
+    management_address: IPv4Address | IPv6Address
+    run_dir: FilePath
+    images: Annotated[tuple[FilePath, ...], Field(min_length=1)]
+    namespace: Name | None = None
+    max_memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 4096
+
+
+class AgentMachineSection(Section):
+    """A machine at home here; ``address`` is its EID."""
+
+    name: Name
+    mac: MacField
+    address: Address
+    kernel: FilePath
+    initrd: FilePath
+    cmdline: str = ""
+    memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
+
+
+class AgentMigrationSection(Section):
+    max_pause_ms: Annotated[Number, Field(gt=0.0, le=60_000.0)] = 100.0
+    timeout_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 300.0
+
+
+class AgentConfig(Section):
+    """A checked file."""
+
+    router: RouterConfig
+    control: ControlSection = ControlSection()
+    host: HypervisorSection | None = None
+    machines: tuple[AgentMachineSection, ...] = ()
+    migration: AgentMigrationSection = AgentMigrationSection()
+    store: FilePath = Path("followme-agent.db")
+
+
+def load(path: Path) -> AgentConfig:
+    """Read and check the file; ``ConfigError`` lists every mistake."""
+    return check(read(path, "router", PAGE), str(path))
+
+
+def check(data: dict[str, Any], name: str) -> AgentConfig:
+    """Check parsed data; ``name`` is the file's name in messages."""
+    problems: list[str] = []
+    section = data.get("router")
+    if isinstance(section, dict):
+        # The router's own check sees more than its types.
+        try:
+            check_router(section, f"{name}: router")
+        except ConfigError as error:
+            problems += error.problems
+    config = None
+    try:
+        config = validate(AgentConfig, data, name, PAGE)
+    except ConfigError as error:
+        problems += [line for line in error.problems if not line.startswith(f"{name}: router")]
+    if config is not None:
+        problems += [f"{name}: {problem}" for problem in _contradictions(config)]
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def _contradictions(config: AgentConfig) -> Iterator[str]:
+    if config.machines and config.host is None:
+        yield "host: missing, and there are machines; say where they run"
+    if config.router.site in config.control.peers:
+        yield f"control.peers.{config.router.site}: that is this site itself"
+    seen: dict[tuple[str, object], int] = {}
+    for index, machine in enumerate(config.machines):
+        key = f"machines[{index}]"
+        said = {"name": machine.name, "mac": machine.mac.hex(":"), "address": str(machine.address)}
+        for what, value in said.items():
+            first = seen.setdefault((what, value), index)
+            if first != index:
+                yield f"{key}.{what}: {value} stands already at machines[{first}]"
+        if not any(machine.address in prefix for prefix in config.router.prefixes):
+            yield f"{key}.address: {machine.address} is in none of router.prefixes"

@@ -1,0 +1,168 @@
+"""The agent put together: tunnel router, machines, and the service for controllers and other agents."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from typing import Any, Self
+
+from followme.agent.config import AgentConfig, AgentMachineSection, HypervisorSection
+from followme.agent.network import SiteNetwork
+from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.mover import Options
+from followme.remote.channel import ChannelError
+from followme.remote.client import Client
+from followme.remote.hypervisor import Hypervisor
+from followme.remote.keys import Key, KeyFileError, load_key
+from followme.remote.machines import SiteMachines
+from followme.remote.server import Caller, Handler, Server
+from followme.remote.specs import Rules
+from followme.store import Store, StoreError
+from followme.system import needs, netns
+from followme.xtr.router import RouterError, TunnelRouter
+
+log = logging.getLogger(__name__)
+
+
+class AgentError(RuntimeError):
+    """The agent cannot run as its config says; the text names the key."""
+
+
+class Agent:
+    """``async with Agent(config) as agent``: it serves until the block ends. Machines and routes then stay."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+        self.site = config.router.site
+        self.router = TunnelRouter(config.router, on_event=self._event)
+        self.machines: SiteMachines | None = None
+        self._keys: dict[str, Key] = {}
+
+    async def __aenter__(self) -> Self:
+        self._keys = self._load_keys()
+        self.store = Store(self.config.store)
+        rloc = self.config.router.rlocs[0].address
+        self.network = SiteNetwork(self.site, self.router, rloc, self.store, self.connect)
+        hypervisor = await self._hypervisor()
+        await self.router.start()
+        if hypervisor is not None:
+            await self._start_machines(hypervisor)
+        control = self.config.control
+        try:
+            self.server = await Server.start(
+                self._handlers(), self._keys, name=self.site, host=str(control.address), port=control.port,
+                errors=(MigrationError, StoreError, RouterError, AgentError),
+            )  # fmt: skip
+        except OSError as error:
+            raise AgentError(f"control: {control.address} port {control.port}: {error.strerror or error}") from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.server.close()
+        if self.machines is not None:
+            await self.machines.close()
+        await self.network.close()
+        await self.router.close(leave=True)
+        self.store.close()
+
+    async def connect(self, site: str) -> Client:
+        """A new connection to another site's agent; ``ChannelError`` if it does not answer."""
+        peer = self.config.control.peers.get(site)
+        if peer is None or peer.address is None:
+            raise ChannelError(f"control.peers.{site}: no address is known of an agent of that name")
+        return await Client.connect(str(peer.address), peer.port, name=self.site, server=site, key=self._keys[site])
+
+    # ---- start
+
+    def _load_keys(self) -> dict[str, Key]:
+        keys, problems = {}, []
+        for name, peer in self.config.control.peers.items():
+            try:
+                keys[name] = load_key(peer.key_file)
+            except KeyFileError as error:
+                problems.append(f"control.peers.{name}.key_file: {error}")
+        if problems:
+            raise AgentError("; ".join(problems))
+        return keys
+
+    async def _hypervisor(self) -> Hypervisor | None:
+        section = self.config.host
+        if section is None:
+            return None
+        if section.namespace is not None and not netns.exists(section.namespace):
+            raise AgentError(f"host.namespace: there is no network namespace {section.namespace}")
+        kernels = [machine.kernel for machine in self.config.machines]
+        accel = await needs.acceleration(kernels[0]) if kernels else "tcg"
+        return Hypervisor(_host(self.site, section, accel), Rules(
+            section.images, max_memory_bytes=section.max_memory_mib << 20))  # fmt: skip
+
+    async def _start_machines(self, hypervisor: Hypervisor) -> None:
+        settings = self.config.migration
+        self.machines = SiteMachines(
+            self.site, hypervisor, self.store, self.network, self.connect, timeout_s=settings.timeout_s,
+            options=Options(max_pause=settings.max_pause_ms / 1e3, survive=True),
+        )  # fmt: skip
+        for machine in self.config.machines:
+            self.network.know(machine.name, machine.address, machine.mac)
+        await self.machines.start(_spec(machine) for machine in self.config.machines)
+        for name, problem in self.machines.problems.items():
+            log.error("machine %s: %s", name, problem)
+
+    # ---- service
+
+    def _handlers(self) -> dict[str, Handler]:
+        """Who may ask for what: agents carry machines to each other, controllers order it."""
+        agents: dict[str, Handler] = {}
+        controllers: dict[str, Handler] = {"status": self._status, **self.network.controller_handlers()}
+        if self.machines is not None:
+            ordered = {"carry", "cancel", "machines"}
+            for method, handler in self.machines.handlers().items():
+                (controllers if method in ordered else agents)[method] = handler
+            agents |= self.network.handlers()
+        # Both have a "status": the hypervisor's, of one copy, and the site's.
+        if "status" in agents:
+            agents["copy_status"] = agents.pop("status")
+        return {
+            **{method: self._only("agent", handler) for method, handler in agents.items()},
+            **{method: self._only("controller", handler) for method, handler in controllers.items()},
+        }
+
+    def _only(self, role: str, handler: Handler) -> Handler:
+        async def checked(params: Mapping[str, Any], caller: Caller) -> Any:
+            if self.config.control.peers[caller.peer].role != role:
+                raise AgentError(f"{caller.peer} is no {role}, and may not ask for this")
+            return await handler(params, caller)
+
+        return checked
+
+    async def _status(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        problems = {} if self.machines is None else dict(self.machines.problems)
+        return {"site": self.site, "router": self.router.status(), "problems": problems}
+
+    def _event(self, event: object) -> None:
+        log.info("%s", event)
+
+
+def _host(site: str, section: HypervisorSection, accel: str) -> Host:
+    return Host(site, section.namespace, section.bridge, section.uplink, str(section.management_address),
+                section.run_dir, accel=accel)  # fmt: skip
+
+
+def _spec(machine: AgentMachineSection) -> MachineSpec:
+    return MachineSpec(
+        name=machine.name, mac=machine.mac, memory_bytes=machine.memory_mib << 20, kernel=machine.kernel,
+        initrd=machine.initrd, cmdline=machine.cmdline,
+    )  # fmt: skip
+
+
+async def serve(config: AgentConfig) -> None:
+    """Run until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Agent(config) as agent:
+        log.info("site %s: serving peers on %s port %d", agent.site, config.control.address, agent.server.port)
+        await stop.wait()
+        log.info("stopping; machines and routes stay")

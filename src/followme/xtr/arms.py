@@ -1,0 +1,87 @@
+"""Frames that a hypervisor's bridge bounces for a machine that is being carried away (migration/bounce.py).
+
+They come back at the bridge port behind which the hypervisor is, addressed to the machine's MAC. A tc filter
+at the port lifts them into the LAN device, as its bridge would only flood them; an nftables rule there says
+that they are for us, so that they are routed; a table of its own sends them to where the machine goes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from followme.system.netns import tc
+from followme.system.process import ProcessError, run
+from followme.xtr.errors import DataPlaneError
+
+
+class Arms:
+    """The filters in ``namespace`` for frames that come back at ``port`` (``None``: straight at ``lan``)."""
+
+    def __init__(self, namespace: str | None, lan: str, port: str | None) -> None:
+        self._namespace, self._lan = namespace, lan
+        self._port = None if port == lan else port
+        self._table = "lisp_arms_" + re.sub(r"[^A-Za-z0-9_]", "_", lan)
+
+    async def add(self, mac: bytes) -> None:
+        """Frames for ``mac`` that come back are routed from now on; there are none before the bridge flips."""
+        table = self._table
+        await self._nft(
+            f"add table netdev {table}\n"
+            f"add set netdev {table} armed {{ type ether_addr; }}\n"
+            f'add chain netdev {table} in {{ type filter hook ingress device "{self._lan}" priority 0; }}\n'
+            f"flush chain netdev {table} in\n"
+            f"add rule netdev {table} in ether daddr @armed meta pkttype set host\n"
+            f"add element netdev {table} armed {{ {mac.hex(':')} }}\n"
+        )
+        if self._port is None:
+            return
+        try:
+            await tc(self._namespace, [f"qdisc add dev {self._port} clsact"])
+        except ProcessError as error:
+            if "Exclusivity" not in str(error) and "exists" not in str(error):
+                raise DataPlaneError(f"cannot watch port {self._port}: {error}") from None
+        await self._unfilter(mac)
+        high, low = mac[:2].hex(), mac[2:].hex()
+        try:
+            await tc(self._namespace, [
+                f"filter add dev {self._port} ingress protocol all pref {_preference(mac)} u32 "
+                f"match u16 0x{high} 0xffff at -14 match u32 0x{low} 0xffffffff at -12 "
+                f"action mirred ingress redirect dev {self._lan}"
+            ])  # fmt: skip
+        except ProcessError as error:
+            raise DataPlaneError(
+                f"cannot lift frames for {mac.hex(':')} from port {self._port} into {self._lan}: {error}; "
+                "it needs cls_u32 and act_mirred"
+            ) from None
+
+    async def remove(self, mac: bytes) -> None:
+        """Harmless where there is nothing."""
+        if self._port is not None:
+            await self._unfilter(mac)
+        table = self._table
+        await self._nft(
+            f"add table netdev {table}\nadd set netdev {table} armed {{ type ether_addr; }}\n"
+            f"add element netdev {table} armed {{ {mac.hex(':')} }}\n"
+            f"delete element netdev {table} armed {{ {mac.hex(':')} }}\n"
+        )
+
+    async def clear(self) -> None:
+        """Remove all there is."""
+        await self._nft(f"add table netdev {self._table}\ndelete table netdev {self._table}\n")
+
+    async def _unfilter(self, mac: bytes) -> None:
+        try:
+            await tc(self._namespace, [f"filter del dev {self._port} ingress pref {_preference(mac)}"])
+        except ProcessError:
+            return  # there is none
+
+    async def _nft(self, text: str) -> None:
+        try:
+            await run(["nft", "-f", "-"], namespace=self._namespace, input_text=text)
+        except ProcessError as error:
+            raise DataPlaneError(f"nftables refused table {self._table}: {error}") from None
+
+
+def _preference(mac: bytes) -> int:
+    """A filter's preference is removed whole, so each machine has one of its own (as migration/bounce.py)."""
+    return 1 + int.from_bytes(mac[4:]) % 0xFFFF

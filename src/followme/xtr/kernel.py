@@ -1,0 +1,210 @@
+"""The data plane as the tunnel router uses it: ways of EIDs to routes, and the tables in which they are.
+
+    rule 900  what comes from the LAN    table 4342: machines that are being carried away (arms)
+    rule 901  what comes from the tunnel table 4343: EIDs that are expected here
+    rule 902  all                        table 4341: the map-cache. Own prefixes are thrown to the main table,
+                                         EIDs that moved in go to the LAN, the EID space goes to the punt.
+
+Routes of one prefix have two metrics: that of a mapping, and a worse one of "on the LAN" and of the punt. So a
+switch from one to the other is one request, with the other route still or already beneath.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from followme.lisp import EidPrefix
+from followme.system import netns
+from followme.xtr import device, routemsg
+from followme.xtr.headers import PlainHeaders
+from followme.xtr.routes import MapCacheRoutes
+
+from .arms import Arms
+from .config import RouterConfig
+from .netlink import Netlink
+from .outputs import Drop, Encap, IPAddress, Native, ToLan, Way
+from .punt import MTU
+
+TABLE, ARMS_TABLE, ARRIVALS_TABLE = 4341, 4342, 4343
+_ARMS_RULE, _ARRIVALS_RULE, _RULE = 900, 901, 902
+
+
+class DataPlane(Protocol):
+    """What the tunnel router needs of the kernel; all methods raise ``DataPlaneError``."""
+
+    lan_mac: bytes
+
+    async def start(self, punt: str) -> dict[EidPrefix, Way]:
+        """Make or adopt devices, rules and fixed routes (``punt`` is a device that is there); what mappings
+        an earlier run left."""
+
+    def strange(self, way: Way) -> bool:
+        """Whether ``admit`` must come before a route of this way."""
+
+    async def admit(self, way: Way) -> None:
+        """See to it that the way's RLOCs get the headers that they read."""
+
+    def set_route(self, eid: EidPrefix, way: Way) -> None: ...
+
+    def remove_route(self, eid: EidPrefix) -> None: ...
+
+    def set_neighbour(self, address: IPAddress, mac: bytes, *, permanent: bool) -> None: ...
+
+    def forget_neighbour(self, address: IPAddress) -> None: ...
+
+    def expect(self, eid: EidPrefix) -> None:
+        """What comes out of the tunnel for ``eid`` goes to the LAN, whatever the map-cache says."""
+
+    def unexpect(self, eid: EidPrefix) -> None: ...
+
+    async def arm(self, eid: EidPrefix, mac: bytes, rloc: IPAddress) -> None:
+        """Frames for ``mac`` that come back from the LAN go to ``rloc``."""
+
+    async def disarm(self, eid: EidPrefix, mac: bytes) -> None: ...
+
+    async def close(self, *, leave: bool) -> None:
+        """``leave``: all stays in the kernel as it is."""
+
+
+class KernelPlane:
+    """``DataPlane`` on Linux."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self._config = config
+        self._namespace = config.namespace
+        self._netlink = Netlink(config.namespace)
+        try:
+            self._lan = self._netlink.index(config.lan)
+            self.lan_mac = self._netlink.mac(config.lan)
+        except BaseException:
+            self._netlink.close()
+            raise
+        self._arms = Arms(config.namespace, config.lan, config.host_port)
+        self._tables: list[MapCacheRoutes] = []
+        self._headers: PlainHeaders | None = None
+        self._punt = 0
+        self._plain: set[IPAddress] = set()
+
+    async def start(self, punt: str) -> dict[EidPrefix, Way]:
+        config = self._config
+        tunnel = await device.ensure(config.tunnel, namespace=self._namespace, core_mtu=config.core_mtu)
+        quiet: dict[str, int | str] = {
+            f"ipv4/conf/{punt}/rp_filter": 0,
+            f"ipv4/conf/{punt}/accept_local": 1,
+            f"ipv4/conf/{config.tunnel}/rp_filter": 0,
+        }
+        netns.sysctl(self._namespace, quiet)
+        # First, so that the kernel has nothing of its own to say there.
+        link = f"link set dev {punt}"
+        await netns.ip(self._namespace, [f"{link} addrgenmode none", f"{link} mtu {MTU} up"])
+        self._headers = PlainHeaders(tunnel, [config.up])
+        self._plain = {rloc for rloc, header in config.peers.items() if header == "rfc9300"}
+        self._punt = self._netlink.index(punt)
+        self._routes, self._armed, self._expected = self._tables = [
+            MapCacheRoutes(tunnel, table=table) for table in (TABLE, ARMS_TABLE, ARRIVALS_TABLE)
+        ]
+        own = {prefix.network for prefix in config.eid_prefixes}
+        space = {prefix.network for prefix in config.eid_space}
+        for network in sorted(own, key=str):
+            self._routes.replace(routemsg.Negative(network, routemsg.RouteType.THROW))
+        for network in sorted(space, key=str):
+            self._routes.replace(routemsg.Punt(network, self._punt))
+        found: dict[EidPrefix, Way] = {}
+        for entry in self._routes.entries():
+            eid = EidPrefix.of(entry.eid, config.instance_id)
+            if isinstance(entry, routemsg.Encap):
+                found[eid] = Encap(tuple((one.rloc, one.weight) for one in entry.locators))
+            elif isinstance(entry, routemsg.Punt) and entry.interface == self._lan:
+                found.setdefault(eid, ToLan())
+            elif entry.eid not in own | space:
+                self._routes.delete(entry)  # negative: the next packet asks again
+        if self._plain or config.header == "rfc9300":
+            self._plain |= {rloc for way in found.values() for rloc in self._unprepared(way)}
+            await self._headers.ensure(self._plain)
+        else:
+            await self._headers.remove()
+        # Rules last: before the routes are there, packets would be thrown into an empty table.
+        self._netlink.add_rule(_ARMS_RULE, ARMS_TABLE, config.lan)
+        self._netlink.add_rule(_ARRIVALS_RULE, ARRIVALS_TABLE, config.tunnel)
+        self._netlink.add_rule(_RULE, TABLE)
+        return found
+
+    def strange(self, way: Way) -> bool:
+        return bool(self._unprepared(way))
+
+    async def admit(self, way: Way) -> None:
+        new = self._unprepared(way)
+        if new and self._headers is not None:
+            await self._headers.set_peers(self._plain | set(new))
+            self._plain.update(new)
+
+    def set_route(self, eid: EidPrefix, way: Way) -> None:
+        network = eid.network
+        if isinstance(way, ToLan):
+            self._routes.replace(routemsg.Punt(network, self._lan))
+            self._routes.delete(routemsg.Negative(network))
+            return
+        if isinstance(way, Encap):
+            self._routes.replace(self._encap(eid, way))
+        elif isinstance(way, Native):
+            self._routes.replace(routemsg.Negative(network, routemsg.RouteType.THROW))
+        elif isinstance(way, Drop):
+            self._routes.replace(routemsg.Negative(network))
+        if eid.host:
+            self._routes.delete(routemsg.Punt(network, self._lan))
+
+    def remove_route(self, eid: EidPrefix) -> None:
+        network = eid.network
+        if eid in self._config.eid_prefixes:
+            self._routes.replace(routemsg.Negative(network, routemsg.RouteType.THROW))
+            return
+        self._routes.delete(routemsg.Negative(network))
+        if eid.host:
+            self._routes.delete(routemsg.Punt(network, self._lan))
+
+    def set_neighbour(self, address: IPAddress, mac: bytes, *, permanent: bool) -> None:
+        self._netlink.set_neighbour(self._lan, address, mac, permanent=permanent)
+
+    def forget_neighbour(self, address: IPAddress) -> None:
+        self._netlink.forget_neighbour(self._lan, address)
+
+    def expect(self, eid: EidPrefix) -> None:
+        self._expected.replace(routemsg.Punt(eid.network, self._lan))
+
+    def unexpect(self, eid: EidPrefix) -> None:
+        self._expected.delete(routemsg.Punt(eid.network, self._lan))
+
+    async def arm(self, eid: EidPrefix, mac: bytes, rloc: IPAddress) -> None:
+        way = Encap(((rloc, 1),))
+        await self.admit(way)
+        self._armed.replace(self._encap(eid, way))
+        await self._arms.add(mac)
+
+    async def disarm(self, eid: EidPrefix, mac: bytes) -> None:
+        await self._arms.remove(mac)
+        self._armed.delete(routemsg.Negative(eid.network))
+
+    async def close(self, *, leave: bool) -> None:
+        if not leave:
+            self._netlink.delete_rule(_RULE, TABLE)
+            self._netlink.delete_rule(_ARRIVALS_RULE, ARRIVALS_TABLE, self._config.tunnel)
+            self._netlink.delete_rule(_ARMS_RULE, ARMS_TABLE, self._config.lan)
+            for routes in self._tables:
+                for entry in routes.entries():
+                    routes.delete(entry)
+            await self._arms.clear()
+            if self._headers is not None:
+                await self._headers.remove()
+            await device.remove(self._config.tunnel, namespace=self._namespace)
+        for routes in self._tables:
+            routes.close()
+        self._netlink.close()
+
+    def _unprepared(self, way: Way) -> list[IPAddress]:
+        if not isinstance(way, Encap):
+            return []
+        return [rloc for rloc, _ in way.paths if rloc not in self._plain and self._config.plain(rloc)]
+
+    def _encap(self, eid: EidPrefix, way: Encap) -> routemsg.Encap:
+        locators = tuple(routemsg.Locator(rloc, weight) for rloc, weight in way.paths[: routemsg.MAX_LOCATORS])
+        return routemsg.Encap(eid.network, eid.iid, locators)

@@ -1,0 +1,315 @@
+"""Sockets, clock and kernel around the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from followme.lisp import EidPrefix, MappingRecord
+from followme.packets.arp import arp_request_frame
+from followme.xtr.errors import DataPlaneError
+
+from . import lanfilter
+from .config import RouterConfig
+from .control import Control
+from .kernel import DataPlane, KernelPlane
+from .lan import LanSensor, Seen
+from .outputs import (
+    Answered,
+    Appeared,
+    Datagram,
+    Departed,
+    Encap,
+    Event,
+    IPAddress,
+    Output,
+    Release,
+    RemoveRoute,
+    SetRoute,
+    ToLan,
+)
+from .punt import Punt
+from .residents import Policy
+from .site import host
+from .sockets import ControlSockets
+from .state import NONCE_BLOCK, Arm, State, StateFile
+
+log = logging.getLogger(__name__)
+
+_NONCES_PER_SECOND = 1 << 20
+
+
+class Shell:
+    """A tunnel router that runs. ``on_event`` is called with the events of ``outputs``; ``plane`` replaces the
+    kernel's data plane. All methods raise ``DataPlaneError``."""
+
+    def __init__(
+        self, config: RouterConfig, on_event: Callable[[Event], None] | None = None, plane: DataPlane | None = None
+    ) -> None:
+        self.config = config
+        self._site = config.lisp_site()
+        self._on_event = on_event
+        self._plane = plane
+        self._file = StateFile(config.state_dir, config.site)
+        self._queue: deque[Output] = deque()
+        self._admitting: asyncio.Task[None] | None = None
+        self._arms: dict[EidPrefix, Arm] = {}
+        self._lookups: dict[EidPrefix, asyncio.Future[MappingRecord | None]] = {}
+        self._filtered: object = None
+        self._refilter_due = False
+        self._saved: State | None = None
+        self._nonce = self._nonce_bound = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._stack = contextlib.ExitStack()
+        self._running = False
+
+    async def start(self) -> None:
+        """Make devices and rules or adopt them, take up what an earlier run knew, register, listen."""
+        config, iid = self.config, self.config.instance_id
+        state = self._file.load(iid)
+        self._nonce = max(state.nonce, int(time.time() * _NONCES_PER_SECOND))
+        self._nonce_bound = self._nonce + NONCE_BLOCK
+        try:
+            plane = self._plane = self._plane or KernelPlane(config)
+            self._punt = Punt(config.namespace, config.punt)
+            self._stack.callback(self._punt.close)
+            self.control = Control(
+                self._site, self._policy(plane.lan_mac), time.time(), time.monotonic(), self._register_nonce
+            )
+            found = await plane.start(config.punt)
+            now = time.monotonic()
+            here = {resident.eid for resident in state.residents}
+            for resident in state.residents:
+                self.control.settle(resident, now)
+                if resident.expected:
+                    plane.expect(resident.eid)
+            for eid, way in found.items():
+                if isinstance(way, Encap) and eid not in here:
+                    self.control.adopt(eid, way, now)
+                elif isinstance(way, ToLan) and eid not in here:
+                    plane.remove_route(eid)
+            for arm in state.arms:
+                self._arms[arm.eid] = arm
+                await plane.arm(arm.eid, arm.mac, arm.rloc)
+            for eid in state.guarded:
+                self.control.residents.guard(eid)
+            self._sensor = LanSensor(config.namespace, config.lan, iid)
+            self._stack.callback(self._sensor.close)
+            self._sockets = ControlSockets(config.namespace, self._site.rlocs, self._received, self._apply)
+            self._stack.callback(self._sockets.close)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._running = True
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._sensor.socket.fileno(), self._lan_frames)
+        loop.add_reader(self._punt.handle, self._misses)
+        self._sockets.watch()
+        self._tick()
+
+    async def close(self, leave: bool = True) -> None:
+        """Stop. With ``leave`` the kernel goes on as it is and the next start adopts it; without, dynamic EIDs
+        and prefixes are withdrawn and all that is ours is removed from the kernel."""
+        if not self._running:
+            return
+        if not leave:
+            for eid in list(self.control.etr.registrar.eids):
+                self.control.etr.registrar.drop(eid, time.monotonic(), withdraw=True)
+            for eid in list(self.control.residents.here):
+                self.control.residents.drop(eid)
+            self._arms.clear()
+            self._apply()
+        self._running = False
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sensor.socket.fileno())
+        loop.remove_reader(self._punt.handle)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._admitting is not None:
+            self._admitting.cancel()
+            await asyncio.gather(self._admitting, return_exceptions=True)
+        for future in self._lookups.values():
+            future.cancel()
+        self._save()
+        plane = self._data_plane
+        try:
+            await plane.close(leave=leave)
+        finally:
+            if not leave:
+                self._punt.unmake()
+            self._stack.close()
+
+    # -- in --------------------------------------------------------------------------------------------
+
+    def _received(self, data: bytes, source: IPAddress, port: int) -> None:
+        self.control.receive(data, source, port, time.monotonic())
+
+    def _lan_frames(self) -> None:
+        now = time.monotonic()
+
+        def tell(seen: Seen) -> None:
+            if seen.source is not None:
+                self.control.appeared(seen.source, seen.mac, now)
+            if seen.target is not None:
+                self.control.saw(seen.target, now)
+
+        self._sensor.read(tell)
+        self._apply()
+
+    def _misses(self) -> None:
+        now = time.monotonic()
+        self._punt.read(lambda packet: self.control.miss(packet, now))
+        self._apply()
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.control.timer(time.monotonic())
+        self._apply()
+
+    # -- out -------------------------------------------------------------------------------------------
+
+    def _apply(self, *, save: bool = True) -> None:
+        """Do what the control plane wants done, in its order; what must survive is written before."""
+        self._queue.extend(self.control.take())
+        if save:
+            self._save()
+        while self._queue and self._admitting is None:
+            output = self._queue[0]
+            if isinstance(output, SetRoute) and self._data_plane.strange(output.way):
+                self._admitting = asyncio.ensure_future(self._admit(output))
+                break
+            self._queue.popleft()
+            try:
+                self._perform(output)
+            except DataPlaneError as error:
+                log.error("%s", error)
+        if not self._refilter_due:
+            # Not now: a switch must not wait for it.
+            self._refilter_due = True
+            asyncio.get_running_loop().call_soon(self._refilter)
+        self._schedule()
+
+    async def _admit(self, output: SetRoute) -> None:
+        try:
+            await self._data_plane.admit(output.way)
+        except DataPlaneError as error:
+            log.error("%s", error)
+            self._queue.remove(output)
+        self._admitting = None
+        self._apply()
+
+    def _perform(self, output: Output) -> None:
+        plane = self._data_plane
+        if isinstance(output, Datagram):
+            self._sockets.send(output)
+        elif isinstance(output, SetRoute):
+            plane.set_route(output.eid, output.way)
+        elif isinstance(output, RemoveRoute):
+            plane.remove_route(output.eid)
+        elif isinstance(output, Release):
+            for packet in output.packets:
+                self._punt.write(packet)
+        else:
+            self._happened(output)
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, Appeared):
+            pinned = self.control.residents.here.get(event.eid)
+            if pinned is None or not pinned.pinned:
+                self._data_plane.set_neighbour(event.eid.network.network_address, event.mac, permanent=False)
+        elif isinstance(event, Departed):
+            self._announce(event.eid)
+        elif isinstance(event, Answered):
+            future = self._lookups.pop(event.eid, None)
+            if future is not None and not future.done():
+                future.set_result(event.record)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _announce(self, eid: EidPrefix) -> None:
+        """Tell the LAN that an EID which has left is reached by us: who knew its MAC would call it in vain."""
+        if len(eid.address) != 4:
+            return
+        address = eid.network.network_address
+        frame = arp_request_frame(self._data_plane.lan_mac, address, address)  # type: ignore[arg-type]
+        with contextlib.suppress(OSError):
+            self._sensor.socket.send(frame)
+
+    def _refilter(self) -> None:
+        """Make the LAN's filter anew if what it depends on has changed."""
+        self._refilter_due = False
+        if not self._running:
+            return
+        residents = self.control.residents
+        watched = self.control.itr.cache.watched
+        away = self.control.itr.cache.away
+        known = frozenset(residents.here) | frozenset(residents.guarded)
+        state = (known, frozenset(away), frozenset(watched))
+        if state == self._filtered:
+            return
+        self._filtered = state
+        code = lanfilter.program(
+            self._data_plane.lan_mac, residents.policy.ranges, self._site.prefixes, away, known, watched
+        )
+        self._sensor.filter(code)
+
+    def _schedule(self) -> None:
+        due = self.control.next_timer()
+        if due is None or not self._running:
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(due - time.monotonic(), 0.001)
+        if self._timer is not None:
+            if self._timer.when() <= when + 0.001:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._tick)
+
+    def _save(self) -> None:
+        """Write the state if it has changed. If that fails the router goes on, and says so."""
+        state = State(
+            self._nonce_bound,
+            tuple(self.control.residents.here.values()),
+            tuple(self._arms.values()),
+            tuple(self.control.residents.guarded),
+        )
+        if state == self._saved:
+            return
+        try:
+            self._file.save(state)
+            self._saved = state
+        except DataPlaneError as error:
+            log.error("%s; a restart would not know of the last changes", error)
+
+    # -- the rest --------------------------------------------------------------------------------------
+
+    @property
+    def _data_plane(self) -> DataPlane:
+        if self._plane is None:
+            raise DataPlaneError(f"the tunnel router of {self.config.site} has not been started")
+        return self._plane
+
+    def _register_nonce(self) -> int:
+        self._nonce += 1
+        if self._nonce >= self._nonce_bound:
+            self._nonce_bound = self._nonce + NONCE_BLOCK
+            self._save()
+        return self._nonce
+
+    def _key(self, eid: IPAddress) -> EidPrefix:
+        return host(self.config.instance_id, eid.packed)
+
+    def _policy(self, lan_mac: bytes) -> Policy:
+        config, iid = self.config, self.config.instance_id
+        return Policy(
+            ranges=tuple(EidPrefix.of(prefix, iid) for prefix in config.dynamic.prefixes),
+            macs={host(iid, eid.packed): mac for eid, mac in config.dynamic.macs.items()},
+            own_addresses=frozenset(),
+            own_macs=frozenset({lan_mac}),
+            max_eids=config.dynamic.max_eids,
+            max_per_mac=config.dynamic.max_per_mac,
+        )

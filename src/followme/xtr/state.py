@@ -1,0 +1,107 @@
+"""What a tunnel router must know again after a restart: its nonce, who was here, and what was being carried."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from followme.lisp import EidPrefix
+from followme.xtr.errors import DataPlaneError
+
+from .outputs import IPAddress
+from .residents import Resident
+
+NONCE_BLOCK = 1 << 20
+MAX_BYTES = 16 << 20
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A machine that is being carried to the site behind ``rloc``."""
+
+    eid: EidPrefix
+    mac: bytes
+    rloc: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``nonce`` is above all nonces of Map-Registers that were ever sent."""
+
+    nonce: int = 0
+    residents: tuple[Resident, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    guarded: tuple[EidPrefix, ...] = ()
+
+
+class StateFile:
+    """A JSON file in ``directory``, replaced whole, so that a crash leaves the old one or the new one."""
+
+    def __init__(self, directory: Path, site: str) -> None:
+        self.path = directory / f"xtr-{site}.json"
+
+    def load(self, iid: int) -> State:
+        """The state, an empty one if there is no file; ``DataPlaneError`` if it cannot be read or is damaged."""
+        try:
+            with self.path.open("rb") as stream:
+                data = json.loads(stream.read(MAX_BYTES))
+            if data["version"] != _VERSION:
+                raise ValueError(f"version {data['version']}, not {_VERSION}")
+            residents = tuple(
+                Resident(_eid(item, iid), _mac(item), bool(item["pinned"]), bool(item["expected"]))
+                for item in data["residents"]
+            )
+            arms = tuple(Arm(_eid(item, iid), _mac(item), ip_address(item["rloc"])) for item in data["arms"])
+            guarded = tuple(EidPrefix.of(ip_address(eid), iid) for eid in data["guarded"])
+            return State(int(data["nonce"]), residents, arms, guarded)
+        except FileNotFoundError:
+            return State()
+        except OSError as error:
+            raise DataPlaneError(f"{self.path}: cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataPlaneError(
+                f"{self.path}: damaged ({error!r}); move it away to start without what it knew"
+            ) from None
+
+    def save(self, state: State) -> None:
+        """On the disk when this returns; ``DataPlaneError`` if it cannot be."""
+        text = json.dumps({
+            "version": _VERSION,
+            "nonce": state.nonce,
+            "residents": [
+                {"eid": str(one.eid.network.network_address), "mac": one.mac.hex(), "pinned": one.pinned,
+                 "expected": one.expected}
+                for one in state.residents
+            ],
+            "arms": [
+                {"eid": str(one.eid.network.network_address), "mac": one.mac.hex(), "rloc": str(one.rloc)}
+                for one in state.arms
+            ],
+            "guarded": [str(eid.network.network_address) for eid in state.guarded],
+        })  # fmt: skip
+        draft = self.path.with_suffix(".draft")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("w") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(self.path)
+        except OSError as error:
+            raise DataPlaneError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+
+def _eid(item: dict[str, Any], iid: int) -> EidPrefix:
+    return EidPrefix.of(ip_address(item["eid"]), iid)
+
+
+def _mac(item: dict[str, Any]) -> bytes:
+    mac = bytes.fromhex(item["mac"])
+    if len(mac) != 6:
+        raise ValueError(f"{item['mac']!r} is no MAC address")
+    return mac

@@ -1,0 +1,310 @@
+"""The ETR and the map server's word: registrations, publications, moves, and who may ask what of us."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from followme.lisp import (
+    CONTROL_PORT,
+    EidRecord,
+    EncapsulatedControlMessage,
+    MapNotify,
+    MapRegister,
+    MapReply,
+    MapRequest,
+    sign,
+    verify,
+)
+from followme.xtr.outputs import Appeared, Datagram, Departed, Encap, Registered, RemoveRoute, SetRoute, ToLan
+
+from .play import FAR, KEY, MAC, MAC2, MS, OTHER, OWN_MAC, POLICY, RLOC, STRANGER, XTR, Stage, eid, packet, record
+
+TO_FAR, TO_OTHER = Encap(((FAR, 100),)), Encap(((OTHER, 100),))
+HOME, ROAMER = "10.3.0.10/32", "10.4.0.7/32"
+
+
+def stage(**changes: float) -> Stage:
+    made = Stage(POLICY, **changes)
+    made.settle()
+    return made
+
+
+# -- registrations -------------------------------------------------------------------------------------------
+
+
+def test_prefixes_are_registered_until_confirmed_with_growing_nonces() -> None:
+    it = Stage()
+    it.control.timer(it.now)
+    registers = it.sent(MapRegister)
+    for _ in range(30):
+        it.wait(0.25)
+        registers += it.sent(MapRegister)
+    assert [register.records[0].eid for register in registers] == [eid("10.3.0.0/24")] * len(registers)
+    assert len(registers) == 5  # at 0, 0.25, 0.75, 1.75 and 3.75 s
+    nonces = [register.nonce for register in registers]
+    assert nonces == sorted(set(nonces))
+    first = registers[0]
+    assert (first.want_map_notify, first.xtr_id, first.site_id, first.key_id) == (True, XTR, 3, 1)
+    assert [loc.address for loc in first.records[0].locators] == [RLOC]
+    assert verify(first.encode(), KEY)
+    it.notify(*first.records, nonce=nonces[-2])
+    assert it.all(Registered) == [Registered((eid("10.3.0.0/24"),), MS)]
+    assert it.acks() == []  # it is an acknowledgement itself
+    it.wait(40.0)
+    assert it.sent(MapRegister) == []
+    it.wait(20.0)
+    assert len(it.sent(MapRegister)) >= 1  # each minute again
+
+
+def test_a_map_notify_with_a_wrong_key_confirms_nothing() -> None:
+    it = Stage()
+    it.control.timer(it.now)
+    register = it.sent(MapRegister)[0]
+    assert it.notify(*register.records, nonce=register.nonce, key=b"another key") == []
+    assert it.refused("Map-Notify with a wrong key") == 1
+    assert it.notify(*register.records, nonce=register.nonce, source=STRANGER) == []
+    assert it.refused("Map-Notify from a stranger") == 1
+    weak = sign(MapNotify(register.nonce, register.records), KEY, 1, key_id=1)
+    assert it.receive(weak.encode()) == []
+    assert it.refused("not a LISP message") == 1  # SHA-1 is not what we agreed on
+
+
+# -- Map-Requests --------------------------------------------------------------------------------------------
+
+
+def ask(text: str, *itr: object, probe: bool = False) -> MapRequest:
+    return MapRequest(77, itr or (FAR,), (EidRecord(eid(text)),), probe=probe)  # type: ignore[arg-type]
+
+
+def test_a_forwarded_map_request_is_answered_to_the_itr_and_remembered() -> None:
+    it = stage()
+    ecm = EncapsulatedControlMessage(FAR, eid(HOME).network.network_address, ask(HOME), 5555)
+    it.receive(ecm.encode(), MS)
+    reply = it.sent(MapReply)[0]
+    assert (it.datagrams()[0].address, it.datagrams()[0].port) == (FAR, 5555)
+    assert (reply.nonce, reply.records[0].eid, reply.records[0].authoritative) == (77, eid("10.3.0.0/24"), True)
+    assert it.control.etr.targets(eid(HOME), it.now) == (FAR,)
+    assert it.receive(ecm.encode(), STRANGER) == []
+    assert it.refused("ECM from a stranger") == 1
+
+
+def test_a_plain_map_request_is_answered_only_to_where_it_came_from() -> None:
+    it = stage()
+    it.receive(ask(HOME, FAR).encode(), FAR)
+    assert it.sent(MapReply, FAR)
+    assert it.receive(ask(HOME, FAR).encode(), STRANGER) == []
+    assert it.refused("Map-Request for another's answer") == 1
+    assert it.receive(ask("10.1.0.1/32", FAR).encode(), FAR) == []
+    assert it.refused("Map-Request for an EID that is not ours") == 1
+
+
+def test_a_probe_is_answered_to_its_source_whoever_has_the_eid() -> None:
+    it = stage()
+    for asked in (HOME, "10.1.0.0/24"):
+        it.receive(ask(asked, FAR, probe=True).encode(), FAR, 4342)
+        reply = it.sent(MapReply, FAR)[0]
+        assert (reply.probe, reply.nonce, reply.records[0].eid) == (True, 77, eid("10.3.0.0/24"))
+
+
+def test_an_answer_names_what_has_left_the_prefix() -> None:
+    it = stage()
+    it.notify(record(HOME, OTHER), nonce=5)
+    it.receive(ask("10.3.0.20/32", FAR).encode(), FAR)
+    records = it.sent(MapReply)[0].records
+    assert [(one.eid, one.locators[0].address) for one in records] == [
+        (eid("10.3.0.0/24"), RLOC),
+        (eid(HOME), OTHER),
+    ]
+    assert it.receive(ask(HOME, FAR).encode(), FAR) == []
+
+
+def test_answers_are_rationed() -> None:
+    it = stage()
+    for _ in range(2500):
+        it.receive(ask(HOME, FAR).encode(), FAR)
+    assert it.refused("rate of Map-Requests") == 500
+
+
+# -- moves ---------------------------------------------------------------------------------------------------
+
+
+def test_a_user_that_shows_up_is_routed_and_registered_at_once() -> None:
+    it = stage()
+    assert it.control.appeared(eid(ROAMER), MAC, it.now)
+    it.take()
+    assert it.all(SetRoute) == [SetRoute(eid(ROAMER), ToLan())]
+    assert it.sent(MapRegister)[0].records[0].eid == eid(ROAMER)
+    assert it.all(Appeared) == [Appeared(eid(ROAMER), MAC)]
+    assert not it.control.appeared(eid(ROAMER), MAC, it.now)
+
+
+def test_an_eid_of_ours_that_is_elsewhere_is_sent_on_and_its_correspondents_are_told() -> None:
+    it = stage()
+    it.receive(ask(HOME, FAR).encode(), FAR)
+    it.learn("10.1.0.9", record("10.1.0.0/24", STRANGER))
+    out = it.notify(record(HOME, OTHER), nonce=50)
+    assert SetRoute(eid(HOME), TO_OTHER) in out
+    assert it.all(Departed) == [Departed(eid(HOME), (OTHER,))]
+    assert len(it.acks()) == 1
+    solicited = {one.address for one in it.datagrams() if one.port == CONTROL_PORT and one.address != MS}
+    assert solicited == {FAR, STRANGER}  # who asked, and where we send; not where it is now
+    assert all(one.smr for one in it.sent(MapRequest))
+    assert not it.control.local(eid(HOME))
+    # The same once more (our acknowledgement was lost), and an old one (a replay): nothing moves.
+    for nonce in (50, 49):
+        out = it.notify(record(HOME, OTHER if nonce == 50 else FAR), nonce=nonce)
+        assert it.all(SetRoute) == []
+        assert len(it.acks()) == 1
+
+
+def test_a_young_claim_is_not_given_up_for_an_old_word() -> None:
+    it = stage()
+    it.control.appeared(eid(ROAMER), MAC, it.now)
+    it.take()
+    assert it.notify(record(ROAMER, OTHER), nonce=50) == []  # neither believed nor acknowledged
+    it.wait(1.0)
+    assert SetRoute(eid(ROAMER), TO_OTHER) in it.notify(record(ROAMER, OTHER), nonce=50)
+    assert not it.control.local(eid(ROAMER))
+
+
+def test_our_whole_prefix_is_not_taken_from_us() -> None:
+    it = stage()
+    it.notify(record("10.3.0.0/24", OTHER), nonce=50)
+    assert it.all(SetRoute) == []
+    assert eid("10.3.0.0/24") in it.control.etr.registrar.eids
+
+
+def test_home_again() -> None:
+    it = stage()
+    assert not it.control.appeared(eid(HOME), MAC, it.now)  # at home nobody needs an entry
+    it.notify(record(HOME, OTHER), nonce=50)
+    assert it.control.appeared(eid(HOME), MAC, it.now)
+    it.take()
+    assert it.all(SetRoute) == [SetRoute(eid(HOME), ToLan())]
+    assert it.control.local(eid(HOME))
+
+
+def test_a_machine_carried_away_and_back() -> None:
+    it = stage()
+    it.control.claim(eid(HOME), MAC, it.now, pinned=True)
+    it.take()
+    it.control.switch(eid(HOME), OTHER, it.now)
+    assert SetRoute(eid(HOME), TO_OTHER) in it.take()
+    assert not it.control.appeared(eid(HOME), MAC, it.now)
+    assert it.refused("claim of a pinned EID") == 1  # its own last frames are no claim
+    it.control.claim(eid(HOME), MAC, it.now, pinned=True)
+    assert SetRoute(eid(HOME), ToLan()) in it.take()
+    it.control.erase(eid(HOME), it.now, withdraw=True)
+    it.take()
+    assert it.all(RemoveRoute) == [RemoveRoute(eid(HOME))]
+    assert it.sent(MapRegister)[0].records[0].ttl == 0
+
+
+# -- publications --------------------------------------------------------------------------------------------
+
+
+def test_a_publication_moves_an_eid_at_once_and_is_acknowledged() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    out = it.publish(record("10.1.0.9/32", OTHER))
+    assert SetRoute(eid("10.1.0.9/32"), TO_OTHER) in out
+    ack = it.acks()[0]
+    assert (ack.nonce, ack.records, ack.xtr_id) == (it.nonce, (record("10.1.0.9/32", OTHER),), XTR)
+    assert verify(ack.encode(), KEY)
+    out = it.publish(record("10.1.0.9/32", ttl=0), record("10.1.0.0/24", FAR))
+    assert RemoveRoute(eid("10.1.0.9/32")) in out
+    found = it.control.itr.cache.find(eid("10.1.0.9/32"))
+    assert found is not None
+    assert found[1].way == TO_FAR
+
+
+def test_a_publication_needs_a_growing_nonce_and_a_subscription() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    first = it.nonce + 1
+    it.publish(record("10.1.0.9/32", OTHER))
+    it.publish(record("10.1.0.9/32", STRANGER))
+    it.notify(record("10.1.0.9/32", OTHER), nonce=first)
+    assert it.all(Datagram) == []
+    assert it.refused("Map-Notify that nobody asked for") == 1
+    it.notify(record("10.5.0.9/32", OTHER), nonce=it.nonce + 1)
+    assert it.all(SetRoute) == []
+    it.notify(record("10.1.0.9/32", OTHER), nonce=it.nonce + (1 << 30))
+    assert it.all(SetRoute) == []
+    assert it.notify(record("10.1.0.9/32", OTHER), nonce=it.nonce + 1, key=b"another key") == []
+
+
+def test_the_last_publication_twice_is_acknowledged_twice_and_done_once() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    it.publish(record("10.1.0.9/32", OTHER))
+    it.notify(record("10.1.0.9/32", OTHER), nonce=it.nonce)
+    assert len(it.acks()) == 1
+    assert it.all(SetRoute) == []
+
+
+def test_a_publication_for_another_xtr_is_refused() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    message = sign(MapNotify(it.nonce + 1, (record("10.1.0.9/32", OTHER),), bytes(16), 3), KEY, key_id=1)
+    assert it.receive(message.encode()) == []
+    assert it.refused("Map-Notify for another xTR") == 1
+
+
+def test_a_publication_about_an_eid_that_is_here_does_not_take_it() -> None:
+    it = stage()
+    it.learn("10.4.0.9", record("10.4.0.0/24", FAR))
+    it.control.appeared(eid(ROAMER), MAC, it.now)
+    it.take()
+    it.publish(record(ROAMER, RLOC))
+    assert it.all(SetRoute) == []
+    assert it.control.local(eid(ROAMER))
+
+
+# -- who may claim -------------------------------------------------------------------------------------------
+
+
+def test_claims_by_rule() -> None:
+    policy = replace(POLICY, macs={eid("10.4.0.5/32"): MAC})
+    it = Stage(policy=policy)
+    it.settle()
+    claim = it.control.appeared
+    assert not claim(eid("10.5.0.7/32"), MAC, it.now)
+    assert it.refused("claim outside the dynamic ranges") == 1
+    assert not claim(eid("10.4.0.5/32"), MAC2, it.now)
+    assert it.refused("claim with a wrong MAC") == 1
+    assert claim(eid("10.4.0.5/32"), MAC, it.now)
+    assert not claim(eid("10.4.0.6/32"), OWN_MAC, it.now)
+    assert not claim(eid("10.4.0.6/32"), b"\x01\0\0\0\0\1", it.now)
+    assert it.refused("claim from a group address") == 1
+    assert claim(eid("10.4.0.6/32"), MAC, it.now)
+    assert not claim(eid("10.4.0.7/32"), MAC, it.now)
+    assert it.refused("EIDs of one MAC") == 1
+    assert claim(eid("10.4.0.7/32"), MAC2, it.now)
+    assert claim(eid("10.4.0.8/32"), MAC2, it.now)
+    assert not claim(eid("10.4.0.9/32"), b"\x02\0\0\0\0\x33", it.now)
+    assert it.refused("EIDs on this LAN") == 1
+
+
+def test_two_that_claim_one_eid_in_turns_are_stopped() -> None:
+    it = stage()
+    taken = [it.control.appeared(eid(ROAMER), (MAC, MAC2)[n % 2], it.now) for n in range(20)]
+    assert taken.count(True) == 8
+    assert it.refused("EID claimed to and fro") == 6  # the other six are of who has it
+    it.wait(61.0)
+    assert it.control.appeared(eid(ROAMER), MAC, it.now)
+
+
+def test_a_pinned_eid_cannot_be_claimed() -> None:
+    it = stage()
+    it.control.claim(eid(ROAMER), MAC, it.now, pinned=True)
+    assert not it.control.appeared(eid(ROAMER), MAC2, it.now)
+    assert it.refused("claim of a pinned EID") == 1
+
+
+def test_a_miss_for_an_eid_of_ours_is_not_asked_for() -> None:
+    it = stage()
+    it.control.miss(packet("10.3.0.5", "10.3.0.9"), it.now)
+    it.control.miss(packet("10.3.0.5", "172.16.0.9"), it.now)
+    assert it.take() == []
+    assert it.refused("miss for an EID of ours or of nobody") == 2
