@@ -25,6 +25,7 @@ from followme.migration import host as migration_host
 from followme.migration.bounce import Bounce
 from followme.system import needs, netns
 from followme.system.process import run
+from followme.xtr import residents
 from followme.xtr.config import check
 from followme.xtr.outputs import Departed, Event, LocatorState, Redirected
 from followme.xtr.router import TunnelRouter
@@ -45,7 +46,7 @@ class MapSystem:
         self.core = MapServer(
             [
                 Site(
-                    site.name, {1: KEY.encode()}, number,
+                    site.name, {0: KEY.encode()}, number,
                     (SitePrefix(EidPrefix.of(site.eid_prefix)), SitePrefix(EidPrefix.of(site.eid_prefix6))),
                     tuple(space),
                 )
@@ -184,6 +185,18 @@ async def test_a_silent_user_is_found_by_its_first_packet(world: World) -> None:
     await world.lab.attach_client("wlan2")
     assert await pings(world.lab.client, "10.1.0.20", 3, 0.3) >= 2
     assert world.routers["wlan2"].local(CLIENT)
+
+
+async def test_a_user_is_asked_whether_it_is_still_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, router = world.lab, world.routers["wlan2"]
+    await lab.move_client("wlan2")
+    await until(lambda: router.local(CLIENT))
+    monkeypatch.setattr(residents, "SILENT_S", 0.3)
+    monkeypatch.setattr(residents, "SWEEP_S", 0.1)
+    await asyncio.sleep(5.5)  # the sweep that was planned before, and some fifty of the new ones
+    assert router.local(CLIENT)  # it answers
+    await netns.ip(lab.client.namespace, [f"link set {lab.client.interface} down"])
+    await until(lambda: not router.local(CLIENT))
 
 
 async def test_a_restart_loses_no_packet(world: World) -> None:

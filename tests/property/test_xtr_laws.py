@@ -59,7 +59,7 @@ def test_a_publication_with_one_octet_changed_does_nothing(at: int, value: int) 
     it = Stage()
     it.settle()
     it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
-    message = sign(MapNotify(it.nonce + 1, (record("10.1.0.9/32", OTHER),), it.site.xtr_id, 3), KEY, key_id=1)
+    message = sign(MapNotify(it.nonce + 1, (record("10.1.0.9/32", OTHER),), it.site.xtr_id, 3), KEY)
     data = bytearray(message.encode())
     at %= len(data)
     before, data[at] = data[at], value
@@ -126,7 +126,7 @@ def _play(it: Stage, kind: str, one: Any, other: Any, asked: list[int]) -> None:
         control.receive(MapReply(asked[-1], tuple(one)).encode(), other, 4342, now)
     elif kind == "notify":
         message = MapNotify(asked[-1] + other, tuple(one), it.site.xtr_id, 3)
-        control.receive(sign(message, KEY, key_id=1).encode(), MS, 4342, now)
+        control.receive(sign(message, KEY).encode(), MS, 4342, now)
     elif kind in ("smr", "ask"):
         target = eid(f"{one}/32")
         request = MapRequest(9, (FAR,), (EidRecord(target),), source_eid=target, smr=kind == "smr")

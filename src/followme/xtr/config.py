@@ -69,7 +69,7 @@ class MapServerSection(Section):
     port: UdpPort = 4342
     key: Annotated[SecretStr, Field(min_length=MIN_KEY_BYTES)] | None = None
     key_file: FilePath | None = None
-    key_id: Octet = 1
+    key_id: Octet = 0
     algorithm: Literal[1, 2] = HMAC_SHA_256_128
 
 

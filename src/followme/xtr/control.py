@@ -26,7 +26,7 @@ from followme.lisp import (
 
 from .etr import Etr
 from .itr import Itr
-from .outputs import Appeared, Departed, Encap, IPAddress, Output, RemoveRoute, SetRoute, ToLan, Way
+from .outputs import Appeared, CheckNode, Departed, Encap, IPAddress, Output, RemoveRoute, SetRoute, ToLan, Way
 from .refusals import Refusals
 from .requests import Nonces
 from .residents import Policy, Resident, Residents
@@ -126,6 +126,7 @@ class Control:
 
     def appeared(self, eid: EidPrefix, mac: bytes, now: float) -> bool:
         """A node of the LAN shows itself; whether it was taken in."""
+        self.residents.heard(eid, mac, now)
         reason = self.residents.judge(eid, mac, now)
         if reason is None:
             return False
@@ -138,6 +139,7 @@ class Control:
     def claim(self, eid: EidPrefix, mac: bytes, now: float, *, pinned: bool) -> None:
         """The EID is here: route it to the LAN and register it."""
         self.residents.put(Resident(eid, mac, pinned))
+        self.residents.heard(eid, mac, now)
         self.residents.guarded.pop(eid, None)
         self.itr.cache.give_up(eid)
         self._out.append(SetRoute(eid, ToLan()))
@@ -191,11 +193,16 @@ class Control:
             for eid in turn:
                 self.itr.ask(eid, now)
             self._adopt_at = now + 1.0 if self._adopted else None
+        ask, left = self.residents.sweep(now)
+        self._out += [CheckNode(eid) for eid in ask]
+        for eid in left:
+            self.erase(eid, now, withdraw=True)
         self.itr.timer(now)
         self.etr.registrar.timer(now)
 
     def next_timer(self) -> float | None:
-        times = (self._adopt_at, self.itr.next_timer(), self.etr.registrar.next_timer())
+        below = (self.residents.next_sweep(), self.itr.next_timer(), self.etr.registrar.next_timer())
+        times = (self._adopt_at, *below)
         return min((time for time in times if time is not None), default=None)
 
     # -- Map-Notify ------------------------------------------------------------------------------------

@@ -65,6 +65,13 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckNode:
+    """Ask on the LAN whether a dynamic EID is still there."""
+
+    eid: EidPrefix
+
+
+@dataclass(frozen=True, slots=True)
 class Appeared:
     """A dynamic EID is here now and is being registered."""
 
@@ -113,4 +120,4 @@ class LocatorState:
 
 
 Event = Appeared | Departed | Redirected | Registered | Answered | LocatorState
-Output = Datagram | SetRoute | RemoveRoute | Release | Event
+Output = Datagram | SetRoute | RemoveRoute | Release | CheckNode | Event

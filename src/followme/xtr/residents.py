@@ -15,6 +15,8 @@ from followme.lisp import EidPrefix
 
 MAX_CHANGES, CHANGES_S = 8, 60.0
 MAX_HISTORY = 4096
+SILENT_S, SWEEP_S, CHECKS = 300.0, 5.0, 3
+"""A node that was not heard for 300 s is asked; after three questions, 5 s apart, it has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class Residents:
         self.here: dict[EidPrefix, Resident] = {}
         self.guarded: OrderedDict[EidPrefix, None] = OrderedDict()
         """EIDs that the controller has moved away from here."""
+        self._heard: dict[EidPrefix, float] = {}
+        self._asked: Counter[EidPrefix] = Counter()
+        self._sweep_at = 0.0
         self._per_mac: Counter[bytes] = Counter()
         self._changes: OrderedDict[EidPrefix, list[float]] = OrderedDict()
 
@@ -87,6 +92,36 @@ class Residents:
         if not resident.pinned:
             self._per_mac[resident.mac] += 1
 
+    def heard(self, eid: EidPrefix, mac: bytes, now: float) -> None:
+        """Something came of ``mac`` that shows that ``eid`` is there."""
+        resident = self.here.get(eid)
+        if resident is not None and resident.mac == mac:
+            self._heard[eid] = now
+            self._asked.pop(eid, None)
+
+    def sweep(self, now: float) -> tuple[list[EidPrefix], list[EidPrefix]]:
+        """EIDs to be asked whether they are still there, and EIDs that have left without a word.
+
+        Those that the controller placed are its own affair. IPv6 is not asked: its EIDs stay until they show
+        up elsewhere, or their MAC or the LAN has too many.
+        """
+        ask: list[EidPrefix] = []
+        left: list[EidPrefix] = []
+        if now < self._sweep_at:
+            return ask, left
+        self._sweep_at = now + SWEEP_S
+        for eid, resident in self.here.items():
+            if resident.pinned or len(eid.address) != 4:
+                continue
+            if now - self._heard.setdefault(eid, now) < SILENT_S:
+                continue
+            self._asked[eid] += 1
+            (ask if self._asked[eid] <= CHECKS else left).append(eid)
+        return ask, left
+
+    def next_sweep(self) -> float | None:
+        return self._sweep_at if self.here else None
+
     def guard(self, eid: EidPrefix) -> None:
         """The controller moves the EID away: what is left of it on the LAN cannot claim it back."""
         self.guarded[eid] = None
@@ -96,6 +131,8 @@ class Residents:
 
     def drop(self, eid: EidPrefix) -> Resident | None:
         resident = self.here.pop(eid, None)
+        self._heard.pop(eid, None)
+        self._asked.pop(eid, None)
         if resident is not None and not resident.pinned:
             self._per_mac[resident.mac] -= 1
             if self._per_mac[resident.mac] <= 0:

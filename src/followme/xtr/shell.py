@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from ipaddress import IPv4Address
 
 from followme.lisp import EidPrefix, MappingRecord
 from followme.packets.arp import arp_request_frame
@@ -21,6 +22,7 @@ from .lan import LanSensor, Seen
 from .outputs import (
     Answered,
     Appeared,
+    CheckNode,
     Datagram,
     Departed,
     Encap,
@@ -213,6 +215,8 @@ class Shell:
         elif isinstance(output, Release):
             for packet in output.packets:
                 self._punt.write(packet)
+        elif isinstance(output, CheckNode):
+            self._arp(IPv4Address(0), output.eid)  # a probe (RFC 5227): it is answered, and claims nothing
         else:
             self._happened(output)
 
@@ -232,10 +236,11 @@ class Shell:
 
     def _announce(self, eid: EidPrefix) -> None:
         """Tell the LAN that an EID which has left is reached by us: who knew its MAC would call it in vain."""
-        if len(eid.address) != 4:
-            return
-        address = eid.network.network_address
-        frame = arp_request_frame(self._data_plane.lan_mac, address, address)  # type: ignore[arg-type]
+        if len(eid.address) == 4:
+            self._arp(IPv4Address(eid.address), eid)
+
+    def _arp(self, sender: IPv4Address, target: EidPrefix) -> None:
+        frame = arp_request_frame(self._data_plane.lan_mac, sender, IPv4Address(target.address))
         with contextlib.suppress(OSError):
             self._sensor.socket.send(frame)
 

@@ -16,7 +16,7 @@ class MapServer:
     address: IPAddress
     port: int
     key: bytes = field(repr=False)
-    key_id: int = 1
+    key_id: int = 0
     algorithm_id: int = HMAC_SHA_256_128
 
 

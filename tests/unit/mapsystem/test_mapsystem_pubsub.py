@@ -109,6 +109,21 @@ def test_publications_are_repeated_and_a_silent_subscriber_is_dropped(routers: d
     assert notifies(routers["wlan1"].own("10.3.0.0/24", now), RLOCS["ctl"]) == []
 
 
+def test_one_acknowledgement_makes_up_for_those_that_were_lost(routers: dict[str, Router]) -> None:
+    ctl = routers["ctl"]
+    ctl.subscribe("10.3.0.0/24")
+    now = 0.0
+    for number in range(1, 9):
+        outcome = routers["wlan1"].register(record("10.3.0.0/24", f"192.0.2.{number}"), now=now)
+        (sent,) = (one for one in outcome.datagrams if one.host == RLOCS["ctl"])
+        if number % 2:
+            ctl.acknowledge(sent, now + 0.1)
+        for _ in range(4):
+            now += 1.0
+            assert ctl.server.timer(now).events == []
+    assert len(ctl.server.subscriptions) == 1
+
+
 def test_only_the_newest_state_of_an_eid_is_repeated(routers: dict[str, Router]) -> None:
     ctl = routers["ctl"]
     ctl.subscribe("10.3.0.0/24")

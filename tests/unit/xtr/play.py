@@ -117,7 +117,7 @@ class Stage:
     def notify(
         self, *records: MappingRecord, nonce: int, key: bytes = KEY, source: IPAddress = MS
     ) -> list[Output]:
-        return self.receive(sign(MapNotify(nonce, records, XTR, 3), key, key_id=1).encode(), source)
+        return self.receive(sign(MapNotify(nonce, records, XTR, 3), key).encode(), source)
 
     def publish(self, *records: MappingRecord) -> list[Output]:
         """The next publication of the subscription of ``learn``."""

@@ -15,7 +15,17 @@ from followme.lisp import (
     sign,
     verify,
 )
-from followme.xtr.outputs import Appeared, Datagram, Departed, Encap, Registered, RemoveRoute, SetRoute, ToLan
+from followme.xtr.outputs import (
+    Appeared,
+    CheckNode,
+    Datagram,
+    Departed,
+    Encap,
+    Registered,
+    RemoveRoute,
+    SetRoute,
+    ToLan,
+)
 
 from .play import FAR, KEY, MAC, MAC2, MS, OTHER, OWN_MAC, POLICY, RLOC, STRANGER, XTR, Stage, eid, packet, record
 
@@ -44,7 +54,7 @@ def test_prefixes_are_registered_until_confirmed_with_growing_nonces() -> None:
     nonces = [register.nonce for register in registers]
     assert nonces == sorted(set(nonces))
     first = registers[0]
-    assert (first.want_map_notify, first.xtr_id, first.site_id, first.key_id) == (True, XTR, 3, 1)
+    assert (first.want_map_notify, first.xtr_id, first.site_id, first.key_id) == (True, XTR, 3, 0)
     assert [loc.address for loc in first.records[0].locators] == [RLOC]
     assert verify(first.encode(), KEY)
     it.notify(*first.records, nonce=nonces[-2])
@@ -64,7 +74,7 @@ def test_a_map_notify_with_a_wrong_key_confirms_nothing() -> None:
     assert it.refused("Map-Notify with a wrong key") == 1
     assert it.notify(*register.records, nonce=register.nonce, source=STRANGER) == []
     assert it.refused("Map-Notify from a stranger") == 1
-    weak = sign(MapNotify(register.nonce, register.records), KEY, 1, key_id=1)
+    weak = sign(MapNotify(register.nonce, register.records), KEY, 1)
     assert it.receive(weak.encode()) == []
     assert it.refused("not a LISP message") == 1  # SHA-1 is not what we agreed on
 
@@ -246,7 +256,7 @@ def test_the_last_publication_twice_is_acknowledged_twice_and_done_once() -> Non
 def test_a_publication_for_another_xtr_is_refused() -> None:
     it = stage()
     it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
-    message = sign(MapNotify(it.nonce + 1, (record("10.1.0.9/32", OTHER),), bytes(16), 3), KEY, key_id=1)
+    message = sign(MapNotify(it.nonce + 1, (record("10.1.0.9/32", OTHER),), bytes(16), 3), KEY)
     assert it.receive(message.encode()) == []
     assert it.refused("Map-Notify for another xTR") == 1
 
@@ -293,6 +303,23 @@ def test_two_that_claim_one_eid_in_turns_are_stopped() -> None:
     assert it.refused("EID claimed to and fro") == 6  # the other six are of who has it
     it.wait(61.0)
     assert it.control.appeared(eid(ROAMER), MAC, it.now)
+
+
+def test_a_user_that_has_gone_silent_is_asked_for_and_withdrawn() -> None:
+    it = stage()
+    it.control.appeared(eid(ROAMER), MAC, it.now)
+    it.control.appeared(eid("10.4.0.8/32"), MAC2, it.now)
+    it.control.claim(eid("10.4.0.9/32"), MAC, it.now, pinned=True)
+    it.wait(250.0)
+    assert it.all(CheckNode) == []
+    it.control.appeared(eid("10.4.0.8/32"), MAC2, it.now)  # it was heard
+    it.wait(62.0)
+    assert it.all(CheckNode) == [CheckNode(eid(ROAMER))] * 3
+    it.wait(5.0)
+    assert it.all(RemoveRoute) == [RemoveRoute(eid(ROAMER))]
+    assert [r.records[0].ttl for r in it.sent(MapRegister) if r.records[0].eid == eid(ROAMER)] == [0]
+    assert it.control.local(eid("10.4.0.8/32"))
+    assert it.control.local(eid("10.4.0.9/32"))
 
 
 def test_a_pinned_eid_cannot_be_claimed() -> None:
