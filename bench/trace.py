@@ -86,7 +86,7 @@ def figures(quick: bool, say: Say) -> list[Figure]:
             MOST_BYTES / got["bytes"], "at most 1 GB", got["bytes"] <= MOST_BYTES,
         ),
         Figure(
-            "cost of mdp on held-out hours", "%", 100.0 * (1.0 + got["share"]), 100.0, "cheapest without a model",
+            "cost of mdp on held-out hours", "%", 100.0 * (1.0 + got["share"]), 100.0, "cheapest of the others",
             1.0 / (1.0 + got["share"]), "not dearer", got["share"] <= 0.0,
         ),
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from followme.config_fields import Address, Datapath, FilePath, MacField, Name, Number, Port, Prefix
+from followme.config_fields import Address, Datapath, FilePath, MacField, Name, Number, NumberOrText, Port, Prefix
 from followme.config_placement import NeedsSection, OfferSection
 from followme.domain import Network, NetworkKind, Node, NodeKind, Service, mac_text
 
@@ -93,6 +93,7 @@ class NetworkSection(_Section):
     dhcp: DhcpSection | None = None
     host: HostSection | None = None
     offer: OfferSection | None = None
+    uplink_bit_s: Annotated[Number, Field(gt=0.0, allow_inf_nan=False)] | None = None
 
     def network(self) -> Network:
         return Network(
@@ -132,8 +133,8 @@ class ServiceSection(_Section):
 
 
 class PolicySection(_Section):
-    name: Literal["always", "never", "threshold", "myopic", "mdp"] = "mdp"
-    parameters: dict[str, Number] = {}
+    name: Literal["always", "never", "threshold", "myopic", "mdp", "stay-or-go", "learned"] = "mdp"
+    parameters: dict[str, NumberOrText] = {}
 
 
 class ProbeSection(_Section):
@@ -166,6 +167,8 @@ class Config:
     networks: tuple[Network, ...]
     nodes: tuple[Node, ...]
     services: tuple[Service, ...]
+    name: str = "config"
+    """The file's name in messages."""
 
     def network(self, name: str) -> Network:
         return next(network for network in self.networks if network.name == name)
@@ -224,7 +227,7 @@ def check(data: dict[str, Any], name: str) -> Config:
         raise ConfigError(problems)
     networks = tuple(section.network() for section in file.networks)
     return Config(file, networks, tuple(_nodes(file)), tuple(
-        Service(section.name, section.user, section.machine) for section in file.services))  # fmt: skip
+        Service(section.name, section.user, section.machine) for section in file.services), name)  # fmt: skip
 
 
 def _line(name: str, problem: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,17 @@ def _strict_network(value: object) -> IPv4Network:
     return IPv4Network(value)
 
 
+def _moment(value: object) -> datetime:
+    """YAML makes a datetime of most of them by itself."""
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        at = None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise ValueError("write a time with its offset from UTC, as in 2030-01-31T20:15:00+01:00")
+    return at
+
+
 def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("write a number")
@@ -69,5 +81,7 @@ Address = Annotated[IPv4Address, BeforeValidator(_strict_address)]
 Prefix = Annotated[IPv4Network, BeforeValidator(_strict_network)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Port = Annotated[int, Field(strict=True, ge=1, le=0xFFFFFF00)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 Number = Annotated[float, BeforeValidator(_no_bool)]
+NumberOrText = Annotated[float | str, BeforeValidator(_no_bool)]
 FilePath = Annotated[Path, BeforeValidator(_path)]

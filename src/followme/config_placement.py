@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from followme.config_fields import Name, Number
+from followme.config_fields import Moment, Name, Number
 
 Share = Annotated[Number, Field(ge=0.0)]
 Tier = Annotated[tuple[Share, Share], Field(description="from this quantity on, price of a unit")]
@@ -32,7 +32,7 @@ class OfferSection(_Section):
 
 
 class WeightsSection(_Section):
-    """How much each criterion counts; those that are left out do not."""
+    """How much each criterion counts, or is worth; those that are left out do not."""
 
     latency: Share = 0.0
     bandwidth: Share = 0.0
@@ -58,5 +58,6 @@ class NeedsSection(_Section):
     weights: WeightsSection | None = None
     method: Literal["weighted-sum", "topsis"] = "weighted-sum"
     user_class: dict[str, Share] = {}
+    worth: WeightsSection | None = None
     task: Literal["ordinary", "emergency", "measurement"] = "ordinary"
-    remaining_s: Share | None = None
+    ends_at: Moment | None = None

@@ -17,26 +17,33 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from math import isfinite
 
 from followme.config import Config
 from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Handlers, Southbound, SwitchError
-from followme.domain import Attachment, Decision, Mac, Network, NetworkKind, Node, NodeKind, Placement, Service
+from followme.domain import Attachment, Decision, Mac, Network, Node, NodeKind, Placement, Service
 from followme.events import Watchers
+from followme.gathering import Gathering
 from followme.machines import Machines
 from followme.migration.host import Host, MigrationError
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager
 from followme.mobility.watcher import Watcher
-from followme.placement import Policy, Situation, policy_named
-from followme.placement.chooser import Measured
+from followme.openflow import Port, PortStatus
+from followme.placement import Always, Never, Policy, Situation, policy_named
 from followme.placement.prober import PathProber
 from followme.placement.settings import chooser_of, policy_of
+from followme.placement.stay_policy import StayOrGo
+from followme.placement.uplinks import UplinkMeter
+from followme.situations import Question, Situations
 from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
+
+JUDGES_ANY_PLACE = (Always.name, Never.name, StayOrGo.name)
+"""The policies that do not go by distance: they decide also about services that have weights."""
+_WEIGHER = StayOrGo()
 
 LEASE_CHECK_S = 30.0
 SUMMARY_S = 60.0
@@ -52,6 +59,7 @@ class Controller:
         *,
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -72,20 +80,28 @@ class Controller:
             probe=self.prober.received, clock=clock,
         )  # fmt: skip
         self.policy: Policy = policy_of(config)
-        self.chooser = chooser_of(config)
+        speeds = {one.name: one.uplink_bit_s for one in config.file.networks if one.uplink_bit_s is not None}
+        self.uplinks = UplinkMeter(self.networks, self.southbound, speeds, clock, self.prober.centres)
+        chooser = chooser_of(config)
+        self.situations = None if chooser is None else Situations(
+            config, chooser, self.redirect, self.prober, self.uplinks, lambda: self.machines, clock, wall
+        )  # fmt: skip
+        self.gathering = None if self.situations is None or not self.situations.chooser.scarce else Gathering(
+            self.situations, self._answer, self.follow, self._question
+        )  # fmt: skip
         self.machines = Machines(
             config, hosts, self.redirect, self.store, self.watchers, peers=self.peers,
             expect=self.watcher.expect, expect_no_more=self.watcher.expect_no_more,
         )  # fmt: skip
         handlers.packet_in = self.watcher.packet_in
-        handlers.port_status = self.watcher.port_status
-        handlers.ports = self.watcher.ports
+        handlers.port_status = self._port_status
+        handlers.ports = self._ports
         handlers.connected = lambda network: self.watchers.tell("control", f"switch of {network.name} connected")
         handlers.disconnected = self._disconnected
         self._store_behind = False
         self._summary: dict[str, int] = {}
         self._last_seen: dict[str, str] = {}
-        self._going: dict[str, str] = {}
+        self._impossible: dict[str, bytes] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: set[asyncio.Task[None]] = set()
 
@@ -97,7 +113,7 @@ class Controller:
         self.redirect.install_base()
         listen = self.config.file.listen
         port = await self.southbound.listen(str(listen.address), listen.port, sock=sock, tls=self._tls())
-        running = (self.prober.run(), self._expire_leases(), self._summarise())
+        running = (self.prober.run(), self.uplinks.run(), self._expire_leases(), self._summarise())
         self._tasks = [asyncio.create_task(one) for one in running]
         return port
 
@@ -210,6 +226,8 @@ class Controller:
             self.locations.remove(node.name)
             self.redirect.forget(node.name)
             self._last_seen.pop(node.name, None)
+            if self.situations is not None:
+                self.situations.residence.forget(node.name)
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self.config.file.listen.tls
@@ -222,6 +240,14 @@ class Controller:
 
     def _disconnected(self, network: Network, reason: str) -> None:
         self.watchers.tell("control", f"switch of {network.name} is gone ({reason}); its rules wait for it")
+
+    def _ports(self, network: Network, ports: tuple[Port, ...]) -> None:
+        self.watcher.ports(network, ports)
+        self.uplinks.ports(network, ports)
+
+    def _port_status(self, network: Network, message: PortStatus) -> None:
+        self.watcher.port_status(network, message)
+        self.uplinks.ports(network, (message.port,))
 
     # ---- 1: who moved
 
@@ -254,6 +280,8 @@ class Controller:
         self.machines.retire(attachment.node, self.redirect.bindings[attachment.node].old)
         left = self._last_seen.get(attachment.node)
         self._last_seen[attachment.node] = attachment.network
+        if self.situations is not None and node.kind is NodeKind.USER:
+            self.situations.residence.seen(attachment.node, attachment.network, self.clock())
         for service in self.config.services:
             if service.user == attachment.node:
                 self.follow(service, left)
@@ -266,49 +294,45 @@ class Controller:
 
     def situation(self, service: Service) -> Situation | None:
         """All that a policy may know about the service now; ``None`` while its user or machine has no place."""
-        bindings = self.redirect.bindings
-        if self.chooser is None or service.user not in bindings or service.machine not in bindings:
-            return None
-        access = bindings[service.user].here.network
-        current = bindings[service.machine].here.network
-        if self.networks[access].kind is not NetworkKind.ACCESS:
-            return None
-        measured = self._measured()
-        choice = self.chooser.choose(service.name, access, current, measured)
-        if choice.excluded:
-            self.watchers.tell("placement", f"{service.name}: not possible: " + "; ".join(
-                f"{name}: {why}" for name, why in sorted(choice.excluded.items())), choice)  # fmt: skip
-        best = choice.best or current
-        return Situation(
-            service=service.name,
-            current=current,
-            best=best,
-            distance=abs(self.networks[access].area - self.networks[current].area),
-            delay_current_s=_known(measured.delays.get((access, current))),
-            delay_best_s=_known(measured.delays.get((access, best))),
-            migration_bytes=self.machines.expected_bytes(service.machine),
-            bandwidth_bit_s=self.machines.bandwidth_bit_s(current, best),
-            rule=choice.verdict,
-        )
-
-    def _measured(self) -> Measured:
-        """What a choice may know. A machine that is being carried counts where it will be."""
-        used: dict[str, float] = {}
-        for service in self.config.services:
-            binding = self.redirect.bindings.get(service.machine)
-            if binding is not None and self.chooser is not None:
-                # Room is taken from the decision on, not only from the preparation.
-                place = self._going.get(service.machine, (binding.arriving or binding.here).network)
-                used[place] = used.get(place, 0.0) + self.chooser.demand(service.name)
-        return Measured(self.prober.delays(), self.prober.losses(), {}, used)
+        question = self._question(service)
+        return None if question is None else question.situation
 
     def decide(self, service: Service) -> Decision | None:
-        situation = self.situation(service)
-        if situation is None:
+        """What is best for the service now, whatever others want; ``None`` as ``situation``."""
+        question = self._question(service)
+        return None if question is None else self._answer(question)
+
+    def content_ends(self, service: str, remaining_s: float | None) -> None:
+        """The service's content ends in ``remaining_s`` seconds (``None``: it has no end), from now on whatever the
+        config says. ``ValueError`` if there is no such service, or the time is negative or not finite."""
+        if self.situations is None:
+            raise ValueError("no data centre can run machines: there are no decisions")
+        self.situations.content_ends(service, remaining_s)
+
+    def _question(self, service: Service) -> Question | None:
+        question = None if self.situations is None else self.situations.of(service)
+        if question is None:
             return None
+        choice = question.choice
+        excluded = b"" if choice.feasible.all() else choice.feasible.tobytes()
+        if self._impossible.get(service.name, b"") != excluded:  # said once, not at each decision
+            self._impossible[service.name] = excluded
+            if excluded:
+                self.watchers.tell("placement", f"{service.name}: not possible: " + "; ".join(
+                    f"{name}: {why}" for name, why in sorted(choice.excluded.items())), choice)  # fmt: skip
+        return question
+
+    def _answer(self, question: Question) -> Decision:
+        """Rules first; then stay-or-go where the service has weights, for models of distance cannot judge a
+        place that was chosen for something else; then the policy."""
+        situation = question.situation
         if situation.rule is not None and situation.best != situation.current:
             return situation.decide("rule", situation.rule.migrate, situation.rule.why)
-        return self.policy.decide(situation)
+        weigh = situation.weighed and self.policy.name not in JUDGES_ANY_PLACE
+        decision = (_WEIGHER if weigh else self.policy).decide(situation)
+        if situation.weighed and decision.migrate:
+            return dataclasses.replace(decision, why=f"{decision.why}; {question.choice.why}")
+        return decision
 
     def follow(self, service: Service, left: str | None = None) -> None:
         """Decide about the service, and carry its machine if that is the decision; the user has ``left``."""
@@ -325,18 +349,27 @@ class Controller:
             if left is not None and left not in self.peers(machine):
                 self.redirect.untell(service.machine, left)
         await self.machines.settled(service.machine)
-        decision = self.decide(service)
+        decision = self.decide(service) if self.gathering is None else await self.gathering.decision(service)
         if decision is None:
             return
         verb = f"go to {decision.target}" if decision.migrate else f"stay at {decision.source}"
         self.watchers.tell("placement", f"{service.name}: {verb} ({decision.policy}: {decision.why})", decision)
         if decision.migrate:
-            self._going[service.machine] = decision.target
-            try:
-                with contextlib.suppress(MigrationError):  # reported by the machines already
-                    await self.machines.carry(service.machine, decision.target)
-            finally:
-                self._going.pop(service.machine, None)
+            await self._carry(service.machine, decision)
+
+    async def _carry(self, machine: str, decision: Decision) -> None:
+        situations = self.situations
+        if situations is not None:
+            situations.reserve(machine, decision.target)
+        try:
+            with contextlib.suppress(MigrationError):  # reported by the machines already
+                await self.machines.carry(machine, decision.target)
+        finally:
+            if situations is not None:
+                situations.release(machine)
+        if self.gathering is not None:
+            left = self.redirect.bindings[machine].here.network == decision.target
+            self.gathering.freed(decision.source if left else decision.target)
 
     async def idle(self) -> None:
         """Return when every decision that was due has been taken and carried out."""
@@ -348,11 +381,7 @@ class Controller:
         if not task.cancelled() and task.exception() is not None:
             log.error("following a user failed", exc_info=task.exception())
 
-    def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
+    def use_policy(self, name: str, parameters: Mapping[str, float | str]) -> None:
         """Another policy from now on; ``ValueError`` names what is wrong with it."""
         self.policy = policy_named(name, parameters)
 
-
-def _known(delay_s: float | None) -> float | None:
-    """The path monitor says infinity of a path that is dead: that is no delay."""
-    return delay_s if delay_s is not None and isfinite(delay_s) else None

@@ -6,6 +6,7 @@ packed here and read by both, as os-ken cannot serialize it: both must see the s
 
 from __future__ import annotations
 
+from dataclasses import fields
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -44,6 +45,8 @@ from followme.openflow import (
     PacketIn,
     PacketOut,
     Port,
+    PortStats,
+    PortStatsRequest,
     PortStatus,
     RawInstruction,
     RoleReply,
@@ -222,6 +225,7 @@ FROM_CONTROLLER: list[tuple[Message, Any]] = [
     (RoleRequest(of.OFPCR_ROLE_MASTER, 1 << 40), osken.OFPRoleRequest(DATAPATH, of.OFPCR_ROLE_MASTER, 1 << 40)),
     (MultipartRequest(of.OFPMP_DESC), osken.OFPDescStatsRequest(DATAPATH, 0)),
     (MultipartRequest(of.OFPMP_PORT_DESC), osken.OFPPortDescStatsRequest(DATAPATH, 0)),
+    (MultipartRequest(of.OFPMP_PORT_STATS, PortStatsRequest(7)), osken.OFPPortStatsRequest(DATAPATH, 0, 7)),
     (MultipartRequest(of.OFPMP_TABLE), osken.OFPTableStatsRequest(DATAPATH, 0)),
     (
         MultipartRequest(of.OFPMP_FLOW, FlowStatsRequest(Match(in_port=3), 1, 2, 3, 4, 5)),
@@ -350,6 +354,14 @@ def test_other_statistics() -> None:
     assert (table.table_id, table.active_count, table.lookup_count, table.matched_count) == (1, 2, 3, 4)
     desc = osken_reads(MultipartReply(of.OFPMP_DESC, (Desc("a", "b", "c", "d", "e"),)).pack(XID)).body
     assert list(desc) == [b"a", b"b", b"c", b"d", b"e"]
+
+
+def test_statistics_of_ports() -> None:
+    numbers = tuple(range(1, 16))
+    packed = MultipartReply(of.OFPMP_PORT_STATS, (PortStats(*numbers), PortStats(9))).pack(XID)
+    one, two = osken_reads(packed).body
+    assert tuple(getattr(one, field.name) for field in fields(PortStats)) == numbers
+    assert (two.port_no, two.rx_bytes, two.tx_bytes) == (9, 0, 0)
 
 
 def test_constants_have_os_kens_values() -> None:

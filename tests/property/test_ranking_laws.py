@@ -9,13 +9,25 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from followme.placement.criteria import CRITERIA, CandidateFacts, Requirements, Tariff, Weights, values
+from followme.placement.criteria import CRITERIA, Weights
+from followme.placement.facts import CandidateFacts
+from followme.placement.limits import Requirements
 from followme.placement.ranking import Method, rank
+from followme.placement.table import Asked, Table
+from followme.placement.tariff import Tariff
 
 METHODS = st.sampled_from(("weighted-sum", "topsis"))
 NEEDS = Requirements(2.0, 30.0, 400.0, preferred=frozenset({"ours"}))
 MEASURED = ("latency_s", "bandwidth_bit_s", "loss", "utilisation", "throughput_per_s")
+
+
+def values(facts: list[CandidateFacts]) -> NDArray[np.float64]:
+    table = Table.of(facts)
+    return table.values(Asked(table.offers, NEEDS))
+
+
 small = st.integers(0, 100)
 weights = st.builds(Weights, *[st.integers(1, 20) for _ in CRITERIA])
 
@@ -105,16 +117,27 @@ def test_who_is_dominated_is_never_above(
     if worse_in >> 6 & 1:
         changes["provider"] = "theirs"
     copy = replace(original, **changes)  # type: ignore[arg-type]
-    assume(not np.array_equal(values([original], NEEDS), values([copy], NEEDS)))
+    assume(not np.array_equal(values([original]), values([copy])))
     ranking = rank([*facts, copy], NEEDS, weigh, method)
     assert ranking.names.index(original.name) < ranking.names.index("aaa")
 
 
 @given(choices(gaps=True))
-def test_one_value_is_that_of_the_array(facts: list[CandidateFacts]) -> None:
-    found = values(facts, NEEDS)
-    one_by_one = [[one.value(criterion.name, NEEDS) for criterion in CRITERIA] for one in facts]
-    np.testing.assert_array_equal(found, one_by_one)
+def test_the_array_has_the_facts_and_the_tariffs_shares(facts: list[CandidateFacts]) -> None:
+    def share(tariff: Tariff | None, quantity: float, in_use: float) -> float:
+        return nan if tariff is None else tariff.share(quantity, in_use)
+
+    expected = [
+        [
+            *(nan if getattr(one, key) is None else getattr(one, key) for key in MEASURED),
+            share(one.network_tariff, NEEDS.network_bytes_per_h, one.network_in_use_bytes_per_h),
+            share(one.server_tariff, NEEDS.demand, one.servers_in_use),
+            share(one.storage_tariff, NEEDS.storage_bytes, one.storage_in_use_bytes),
+            float(one.provider == "ours"),
+        ]
+        for one in facts
+    ]
+    np.testing.assert_array_equal(values(facts), expected)
 
 
 @given(tariffs(), st.floats(0, 5000), st.floats(0, 5000), st.floats(0, 5000))

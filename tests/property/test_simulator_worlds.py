@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from followme.analysis.capacity import Limits, places_within
 from followme.analysis.cells import Areas, make_areas
-from followme.analysis.learned_policies import AreaMdp
-from followme.analysis.learning import learn
+from followme.analysis.learning import learn, learn_away
+from followme.analysis.line_process import learned_line
 from followme.analysis.outcome import Costs
-from followme.analysis.simulator import places, simulate
+from followme.analysis.relocation import learned_tables, relocate
+from followme.analysis.simulator import places, places_at_once, simulate
 from followme.analysis.visits import Visits, split
+from followme.analysis.wishes import wishes_of
 from followme.placement import Always, Never, Policy, Threshold
 from followme.placement.policy import Myopic
 
@@ -105,7 +110,7 @@ def test_learned_tables_are_fixed_points(world: tuple[Areas, Visits], scale: flo
         return
     costs = Costs(service_bytes=125e6 * scale)
     learned = learn(visits, areas)
-    table = AreaMdp(learned, costs).population
+    table = relocate(learned.population, areas, costs)
     habits = learned.population
     value = np.minimum(table.stay, table.go).ravel()
     user, service = np.divmod(habits.states, len(areas))
@@ -113,3 +118,51 @@ def test_learned_tables_are_fixed_points(world: tuple[Areas, Visits], scale: flo
     staying = loss * habits.stay_s + habits.goes_on * (habits.ahead @ value)
     assert table.stay[user, service] == pytest.approx(staying, abs=1e-4 * float(table.go.max()))
     assert (np.diag(table.stay) == 0.0).all()
+
+
+@settings(deadline=None)
+@given(worlds(), policies)
+def test_arrays_decide_as_the_controllers_objects(world: tuple[Areas, Visits], policy: Policy) -> None:
+    areas, visits = world
+    costs = Costs()
+    one_by_one = places(policy, visits, areas, costs)
+    assert places_at_once(wishes_of(policy, areas, costs), visits).tolist() == one_by_one.tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(worlds(), st.sampled_from([np.inf, 20.0, 1.0]))
+def test_learned_tables_decide_alike_one_by_one_and_as_arrays(world: tuple[Areas, Visits], weight: float) -> None:
+    areas, visits = world
+    if not visits.handoffs:
+        return
+    costs, learned = Costs(), learn(visits, areas)
+    found: list[Policy] = [learned_tables(learned, costs, weight)]
+    # Where nobody went further or back there is no line.
+    with suppress(ValueError):
+        found.append(learned_line(learned, learn_away(visits, areas), costs))
+    for policy in found:
+        one_by_one = places(policy, visits, areas, costs)
+        assert places_at_once(wishes_of(policy, areas, costs), visits).tolist() == one_by_one.tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(worlds(), policies, st.integers(1, 3), st.sampled_from([1.0, 60.0, 3600.0]))
+def test_never_over_capacity(world: tuple[Areas, Visits], policy: Policy, capacity: int, window_s: float) -> None:
+    areas, visits = world
+    costs = Costs()
+    if capacity * len(areas) < visits.sessions:
+        return  # windows may be so long that all sessions lie in one, and it is refused
+    wishes, stay_s = wishes_of(policy, areas, costs), np.full(len(areas), 300.0)
+    serving, found = places_within(wishes, visits, areas, costs, stay_s, Limits(capacity, window_s))
+    # Who is where just after each begin, counted without the simulator's books.
+    until = visits.start_s + visits.stay_s
+    for at in visits.start_s:
+        there = serving[(visits.start_s <= at) & (at < until)]
+        assert np.bincount(there).max() <= capacity
+    assert (found.over, found.most <= capacity) == (0, True)
+    assert found.gap_s >= 0.0
+    if not (found.refused or found.displaced or found.elsewhere):
+        assert serving.tolist() == places(policy, visits, areas, costs).tolist()
+    enough = Limits(visits.sessions + visits.handoffs, window_s)
+    free, _ = places_within(wishes, visits, areas, costs, stay_s, enough)
+    assert free.tolist() == places(policy, visits, areas, costs).tolist()

@@ -58,12 +58,14 @@ def read_cells(path: Path) -> tuple[tuple[str, ...], Floats, Floats]:
     """Names, latitudes and longitudes, in degrees, of the cells in a CSV file (``cell``, ``lat``, ``lon``).
 
     ``TraceError`` names the first line that is wrong: a cell less would change the distances of all others,
-    so none is dropped.
+    so none is dropped. Blank lines are ignored, as in a trace, and not counted.
     """
     names: list[str] = []
     places: list[int] | None = None
     positions: list[tuple[float, float]] = []
     for number, line in enumerate(text_lines(path), 1):
+        if not line.strip():
+            continue
         row = [text.strip() for text in line.removeprefix("\ufeff").split(",")]
         if places is None:
             places = column_places(path, row, (("cell",), ("lat",), ("lon",)))

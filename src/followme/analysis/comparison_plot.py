@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .comparison import Comparison, cheapest_without_model
+from .comparison_table import Comparison, cheapest_without_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -71,7 +71,7 @@ class Handoffs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learned:
-    """The population's habits, and what each user's come from; ``own_weight`` as above, ``inf`` makes all alike.
+    """The population's habits, and what each user's come from.
 
     ``moves`` (n, n) is the probability of the next area by the present one alone, ``stay_s`` (n,) the mean stay.
     """
@@ -82,26 +82,27 @@ class Learned:
     moves: Floats
     stay_s: Floats
     population: Habits
-    own_weight: float
     _row: Ints = field(repr=False)
 
-    def of_user(self, user: int) -> Habits:
-        """A user's own habits, in the states in which the user was seen; ``user`` is an index into ``users``."""
+    def of_user(self, user: int, own_weight: float) -> Habits:
+        """A user's own habits, in the states in which the user was seen; ``user`` is an index into ``users``.
+
+        ``own_weight`` as above; ``inf`` makes all alike. ``ValueError`` if it is not positive.
+        """
+        if not own_weight > 0.0:
+            raise ValueError(f"own_weight {own_weight} must be positive")
         start, end = np.searchsorted(self.handoffs.user, (user, user + 1))
-        if self.own_weight == inf or start == end:
+        if own_weight == inf or start == end:
             return self.population
         states, seen, count, total = _counted(self.handoffs, slice(int(start), int(end)), len(self.areas))
         rows = self._row[states]
-        weight = self.own_weight
-        ahead = diags_array(1.0 / (count + weight)) @ (seen + weight * self.population.ahead[rows])
-        stay_s = (total + weight * self.population.stay_s[rows]) / (count + weight)
+        ahead = diags_array(1.0 / (count + own_weight)) @ (seen + own_weight * self.population.ahead[rows])
+        stay_s = (total + own_weight * self.population.stay_s[rows]) / (count + own_weight)
         return Habits(states, csr_array(ahead), stay_s, self.population.goes_on)
 
 
-def learn(visits: Visits, areas: Areas, own_weight: float = inf) -> Learned:
-    """Habits from visits. ``ValueError`` if no handoff is among them or the weight is not positive."""
-    if not own_weight > 0.0:
-        raise ValueError(f"own_weight {own_weight} must be positive")
+def learn(visits: Visits, areas: Areas) -> Learned:
+    """Habits from visits. ``ValueError`` if no handoff is among them."""
     if not visits.handoffs:
         raise ValueError("there is no handoff to learn from: too few training hours, or users who stand still")
     n = len(areas)
@@ -128,7 +129,7 @@ def learn(visits: Visits, areas: Areas, own_weight: float = inf) -> Learned:
     ahead = diags_array(1.0 / (counts + PLACE_WEIGHT)) @ (put @ seen + PLACE_WEIGHT * by_area(moves, states))
     by_place = (totals + PLACE_WEIGHT * stay_s[states // n]) / (counts + PLACE_WEIGHT)
     population = Habits(states, csr_array(ahead), by_place, goes_on)
-    return Learned(areas, visits.users, handoffs, moves, stay_s, population, own_weight, row)
+    return Learned(areas, visits.users, handoffs, moves, stay_s, population, row)
 
 
 def find_handoffs(visits: Visits) -> Handoffs:

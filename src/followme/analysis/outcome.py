@@ -65,10 +65,34 @@ class Costs:
         return self.link_weight * self.transfer_s + self.pause_s + self.latencies(hops) / 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Crowding:
+    """What it did that each centre can hold ``capacity`` services.
+
+    ``refused`` migrations were wanted and not made, ``displaced`` ones went to another centre than wanted,
+    ``elsewhere`` began in another area than their user's. ``gap_s`` is by how much all joint assignments together
+    may be dearer than the optimum, in seconds of waiting. ``most`` services were in one centre at an instant;
+    ``over`` counts the arrivals at a full one.
+    """
+
+    capacity: int
+    window_s: float
+    refused: int
+    displaced: int
+    elsewhere: int
+    gap_s: float
+    most: int
+    over: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What one policy came to. ``share_at_hops`` (d,) is the share of time at each distance, ``by_user`` (u,) and
-    ``by_hour`` (h,) the cost in seconds of each user and in each hour since the evaluation began."""
+    ``by_hour`` (h,) the cost in seconds of each user and in each hour since the evaluation began.
+    ``crowding`` is there if centres had limits."""
 
     policy: str
     how: str
@@ -83,6 +107,7 @@ class Outcome:
     share_at_hops: Floats
     by_user: Floats = field(repr=False)
     by_hour: Floats = field(repr=False)
+    crowding: Crowding | None = None
 
     @property
     def cost_s(self) -> float:
@@ -103,6 +128,7 @@ class Outcome:
             "cost_s": self.cost_s,
             "share_of_time_at_hops": self.share_at_hops.tolist(),
             "cost_by_hour_s": self.by_hour.tolist(),
+            **({} if self.crowding is None else {"crowding": self.crowding.to_json()}),
         }
 
 

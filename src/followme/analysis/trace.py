@@ -1,10 +1,10 @@
 """Reading a trace of moving users: a CSV file, plain or gzip, of who was where when.
 
 The header names the columns; needed are the user (``taxi`` or ``user``, any text), ``t_s`` (seconds), ``lat``
-and ``lon`` (degrees, WGS 84). Further columns are ignored. A bad row costs that row and is counted by its
-reason; what makes the whole file doubtful (a missing column, a gzip file cut off, no good row at all) is a
-``TraceError``. The file is read in blocks: memory follows the good rows (some 200 bytes each at the most, 32 in the
-end), not the text.
+and ``lon`` (degrees, WGS 84). Further columns are ignored, and so are blank lines. A bad row costs that row and is
+counted by its reason; what makes the whole file doubtful (a missing column, a gzip file cut off, no good row at
+all) is a ``TraceError``. The file is read in blocks: memory follows the good rows (some 200 bytes each at the most,
+32 in the end), not the text.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 FIELDS = "wrong number of fields"
 NO_USER = "no user"
-NO_NUMBER = "time or position is not a finite number, or the time is beyond reason"
+NO_NUMBER = "time or position is not a finite number"
+BEYOND = "time is more than 4e9 seconds from 0"
 OFF_EARTH = "latitude beyond 90 or longitude beyond 180 degrees"
 REPEATED = "second position of a user at the same time"
-MAX_TIME_S = 1e9
-"""Some thirty years: what is beyond is no second of a day, or of a trace."""
-REASONS = (FIELDS, NO_USER, NO_NUMBER, OFF_EARTH, REPEATED)
+MAX_TIME_S = 4e9
+"""Unix time until the year 2096; milliseconds since 1970 are beyond. Costs are counted by hours in between."""
+REASONS = (FIELDS, NO_USER, NO_NUMBER, BEYOND, OFF_EARTH, REPEATED)
 """Why a row is dropped."""
 
 _USER_COLUMNS = ("taxi", "user")
@@ -64,7 +66,7 @@ class Trace:
 
 def read_trace(path: Path) -> Trace:
     """The positions in a file. ``TraceError`` says why there are none."""
-    lines_of_blocks = _blocks(path)
+    lines_of_blocks = ([line for line in block if line.strip()] for block in _blocks(path))
     first = next((lines for lines in lines_of_blocks if lines), None)
     if not first:
         raise TraceError(f"{path}: the file is empty")
@@ -132,14 +134,16 @@ def _good_rows(
     names = [row[places[0]].strip() for row in rows]
     numbers = np.array([_numbers([row[place] for row in rows]) for place in places[1:]])
     named = np.array([bool(name) for name in names], dtype=np.bool_)
+    finite = np.isfinite(numbers).all(axis=0)
     # A time far from the others would stretch everything that is counted by hours.
-    finite = np.isfinite(numbers).all(axis=0) & (np.abs(numbers[0]) <= MAX_TIME_S)
+    near = np.abs(numbers[0]) <= MAX_TIME_S
     on_earth = (np.abs(numbers[1]) <= 90.0) & (np.abs(numbers[2]) <= 180.0)
-    good = named & finite & on_earth
+    good = named & finite & near & on_earth
     # One reason a row: the first that holds.
     dropped[NO_USER] += int((~named).sum())
     dropped[NO_NUMBER] += int((named & ~finite).sum())
-    dropped[OFF_EARTH] += int((named & finite & ~on_earth).sum())
+    dropped[BEYOND] += int((named & finite & ~near).sum())
+    dropped[OFF_EARTH] += int((named & finite & near & ~on_earth).sum())
     who = [users.setdefault(names[index], len(users)) for index in np.flatnonzero(good)]
     return np.concatenate([np.array(who, dtype=np.float64)[None, :], numbers[:, good]])
 

@@ -18,7 +18,7 @@ from followme.continuity.ledger import Ledger
 from followme.continuity.manipulator import ingress_rule, node_rules
 from followme.continuity.pipeline import ETH_IPV4, Priority, Table, base_rules, to_router
 from followme.continuity.southbound import Southbound, SwitchError
-from followme.domain import Network, Node, Placement
+from followme.domain import Network, Node, NodeKind, Placement
 from followme.openflow import ApplyActions, FlowMod, Match, Output, PacketOut
 from followme.store import Store, StoreError
 
@@ -43,6 +43,8 @@ class Redirect:
         self.southbound = southbound
         self.store = store
         self.bindings: dict[str, Binding] = {}
+        self.machine_places = 0
+        """Counts the changes of where machines are or arrive: who sums over them need not look again before."""
         self._by_address: dict[tuple[str, IPv4Address], str] = {}
 
     def install_base(self) -> None:
@@ -241,6 +243,9 @@ class Redirect:
         for address in after:
             self._by_address[address] = name
         self.bindings[name] = binding
+        machine = binding.node.kind is NodeKind.MACHINE
+        if machine and (before is None or (before.here, before.arriving) != (binding.here, binding.arriving)):
+            self.machine_places += 1
 
     def _locator(self, node: Node, network: str, transient: bool = False) -> IPv4Address:
         """At home a node is its own locator, except while it arrives there: until the flip its identifier

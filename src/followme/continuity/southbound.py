@@ -32,9 +32,11 @@ from followme.openflow import (
     OpenFlowError,
     PacketIn,
     Port,
+    PortStats,
+    PortStatsRequest,
     PortStatus,
 )
-from followme.openflow.constants import OFPMP_FLOW, OFPMP_PORT_DESC, OFPT_FLOW_MOD
+from followme.openflow.constants import OFPMP_FLOW, OFPMP_PORT_DESC, OFPMP_PORT_STATS, OFPT_FLOW_MOD
 
 __all__ = ["Counters", "DatapathGone", "Handlers", "RuleRefused", "Southbound", "SwitchError"]
 
@@ -212,8 +214,19 @@ class Southbound:
         body = FlowStatsRequest(cookie=self.ledger.owner_number(owner), cookie_mask=OWNER_MASK)
         channel = await asyncio.wait_for(self._channel(datapath), timeout)
         reply = await asyncio.wait_for(channel.request(MultipartRequest(OFPMP_FLOW, body)), timeout)
-        assert isinstance(reply, MultipartReply)
-        return reply.flows
+        return _multipart(reply).flows
+
+    async def port_stats(self, datapath: int, port: int, timeout: float = 5.0) -> PortStats | None:
+        """The counters of one port; ``None`` if the switch is not connected, does not answer or has none."""
+        channel = self._channels.get(datapath)
+        if channel is None:
+            return None
+        request = MultipartRequest(OFPMP_PORT_STATS, PortStatsRequest(port))
+        try:
+            stats = _multipart(await asyncio.wait_for(channel.request(request), timeout)).port_stats
+        except (SwitchError, OpenFlowError, TimeoutError):
+            return None
+        return next((one for one in stats if one.port_no == port), None)
 
     async def admitted(self, channel: Channel, datapath: int) -> None:
         """Bring a new connection to the ledger's state; only then it counts as connected."""
@@ -235,14 +248,13 @@ class Southbound:
             await channel.request(BarrierRequest())
             for mod in self.ledger.sweep(datapath):
                 channel.connection.send(mod)
-            reply = await channel.request(MultipartRequest(OFPMP_PORT_DESC))
+            ports = _multipart(await channel.request(MultipartRequest(OFPMP_PORT_DESC))).ports
         except SwitchError:
             return
         except OpenFlowError as error:
             channel.abort(str(error))
             return
-        assert isinstance(reply, MultipartReply)
-        self._guarded(lambda: self.handlers.ports(network, reply.ports))
+        self._guarded(lambda: self.handlers.ports(network, ports))
         channel.lacking = channel.refused_rules
         if channel.lacking:
             # It serves as well as it can, but nobody shall take it for whole: wait_connected says so, and
@@ -325,3 +337,10 @@ class Southbound:
         if self.seldom(f"datapath {datapath:#x}"):
             log.warning("refused datapath %#x from %s: it is not in the config; add a network with "
                         "'datapath: %#x' or point the switch elsewhere", datapath, peer, datapath)  # fmt: skip
+
+
+def _multipart(reply: Message) -> MultipartReply:
+    """A switch may answer with anything; ``OpenFlowError`` if that is no answer to a question."""
+    if not isinstance(reply, MultipartReply):
+        raise OpenFlowError(f"{type(reply).__name__} is no answer to a multipart request")
+    return reply

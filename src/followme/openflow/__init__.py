@@ -44,6 +44,7 @@ from .multipart import (
     TableStats,
 )
 from .packets import PacketIn, PacketOut
+from .port_stats import PortStats, PortStatsRequest
 from .ports import Port, PortStatus
 from .session import (
     BarrierReply,
@@ -100,6 +101,8 @@ __all__ = [
     "PacketIn",
     "PacketOut",
     "Port",
+    "PortStats",
+    "PortStatsRequest",
     "PortStatus",
     "RawAction",
     "RawInstruction",

@@ -10,6 +10,7 @@ from .errors import OpenFlowError
 from .instructions import Instruction, pack_instructions, parse_instructions
 from .match import Match, parse_match
 from .message import Message, need
+from .port_stats import PORT_STATS_SIZE, PortStats, PortStatsRequest, parse_port_stats, parse_port_stats_request
 from .ports import PORT_SIZE, Port, pack_text, parse_port, parse_text
 from .record import record
 
@@ -119,16 +120,17 @@ class TableStats:
         return _TABLE.pack(self.table_id, self.active_count, self.lookup_count, self.matched_count)
 
 
-Part = Desc | FlowStats | AggregateStats | TableStats | Port
+Part = Desc | FlowStats | AggregateStats | TableStats | PortStats | Port
 
 
 @record
 class MultipartRequest(Message):
-    """``MultipartRequest(OFPMP_FLOW, FlowStatsRequest(...))``; the other types we use have no body."""
+    """``MultipartRequest(OFPMP_FLOW, FlowStatsRequest(...))``, OFPMP_PORT_STATS with ``PortStatsRequest(port)``;
+    the other types we use have no body."""
 
     type: ClassVar[int] = of.OFPT_MULTIPART_REQUEST
     multipart_type: int
-    body: FlowStatsRequest | bytes = b""
+    body: FlowStatsRequest | PortStatsRequest | bytes = b""
     flags: int = 0
 
     def _body(self) -> bytes:
@@ -176,6 +178,11 @@ class MultipartReply(Message):
         return tuple(part for part in self.parts if isinstance(part, TableStats))
 
     @property
+    def port_stats(self) -> tuple[PortStats, ...]:
+        self._require(of.OFPMP_PORT_STATS)
+        return tuple(part for part in self.parts if isinstance(part, PortStats))
+
+    @property
     def ports(self) -> tuple[Port, ...]:
         self._require(of.OFPMP_PORT_DESC)
         return tuple(part for part in self.parts if isinstance(part, Port))
@@ -203,6 +210,9 @@ def parse_multipart_request(data: bytes) -> MultipartRequest:
             raise OpenFlowError("bytes behind the match", offset=after)
         body = FlowStatsRequest(match, table_id, out_port, out_group, cookie, cookie_mask)
         return MultipartRequest(kind, body, flags)
+    if kind == of.OFPMP_PORT_STATS:
+        need(data, 24, exactly=True)
+        return MultipartRequest(kind, parse_port_stats_request(data, 16), flags)
     return MultipartRequest(kind, data[16:], flags)
 
 
@@ -213,6 +223,9 @@ def parse_multipart_reply(data: bytes) -> MultipartReply:
         return MultipartReply(kind, _flow_stats(data), flags)
     if kind == of.OFPMP_PORT_DESC:
         return MultipartReply(kind, tuple(parse_port(data, i) for i in _entries(data, PORT_SIZE)), flags)
+    if kind == of.OFPMP_PORT_STATS:
+        stats = tuple(parse_port_stats(data, i) for i in _entries(data, PORT_STATS_SIZE))
+        return MultipartReply(kind, stats, flags)
     if kind == of.OFPMP_TABLE:
         tables = tuple(TableStats(*_TABLE.unpack_from(data, i)) for i in _entries(data, _TABLE.size))
         return MultipartReply(kind, tables, flags)

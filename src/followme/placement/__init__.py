@@ -1,6 +1,6 @@
 """Step 2, stay or go where: policies and the decision process, the choice of a data centre, the path monitor.
 
-All is pure but ``prober``, which sends the path monitor's probes.
+All is pure but ``prober``, which sends the path monitor's probes, and ``uplinks``, which asks switches.
 """
 
 from .mapper import Candidate, LocationMapper
@@ -8,6 +8,7 @@ from .mdp import MdpPolicy
 from .paths import PathEstimate, PathMonitor
 from .policy import Always, Myopic, Never, Threshold, policy_named
 from .situation import Policy, Situation
+from .stay_policy import StayOrGo
 
 __all__ = [
     "Always",
@@ -20,6 +21,7 @@ __all__ = [
     "PathMonitor",
     "Policy",
     "Situation",
+    "StayOrGo",
     "Threshold",
     "policy_named",
 ]

@@ -49,56 +49,59 @@ class LocationMapper:
         return abs(self._network(access).area - self._network(centre).area)
 
     def rank(
-        self, access: str, delays: Mapping[tuple[str, str], float | None], current: str | None = None
+        self, access: str, delays: Mapping[str, float | None], current: str | None = None
     ) -> tuple[Candidate, ...]:
         """All data centres, the best for a user at ``access`` first; never empty.
 
-        ``delays`` maps (access network, data centre) to seconds one way. They decide only if there is one
-        for every data centre, for a mixture would compare what cannot be compared; a negative one counts as
-        unknown. An infinite one says that no probe gets through: such a data centre comes behind all others,
-        whatever else is known, and they are ranked without it; if all are such, the areas decide. Ties go to
-        ``current``, the data centre that serves now, then by name. ``ValueError`` if ``access`` is unknown.
+        ``delays`` maps data centres to seconds one way. They decide only if there is one for every data centre,
+        for a mixture would compare what cannot be compared; a negative one counts as unknown. An infinite one
+        says that no probe gets through: such a data centre comes behind all others, whatever else is known, and
+        they are ranked without it; if all are such, the areas decide. Ties go to ``current``, the data centre
+        that serves now, then by name. ``ValueError`` if ``access`` is unknown.
         """
         names = [centre.name for centre in self._centres]
-        dead = [name for name in names if delays.get((access, name)) == inf]
-        alive = [name for name in names if name not in dead]
+        dead = [name for name in names if delays.get(name) == inf]
+        alive = [name for name in names if delays.get(name) != inf]
         last = self._by_area(access, dict.fromkeys(dead), current, f"no probe gets through from {access}")
-        return (*self._rank(access, delays, current, alive), *last) if alive else last
+        order = self._order(access, {name: _usable(delays.get(name)) for name in alive}, current)
+        return (*map(order.candidate, order.names), *map(last.candidate, last.names))
 
-    def _by_area(
-        self, access: str, known: Mapping[str, float | None], current: str | None, what: str
-    ) -> tuple[Candidate, ...]:
-        """The nearest service area first; ``what`` says why that has to do."""
-        distances = {name: self.distance(access, name) for name in known}
-        names = sorted(known, key=lambda name: (distances[name], name != current, name))
-        return tuple(
-            Candidate(name, known[name], distances[name], f"{distances[name]} service areas from {access} ({what})")
-            for name in names
-        )
+    def nearest(self, access: str, delays: Mapping[str, float], current: str | None = None) -> Candidate | None:
+        """The best of the data centres that ``delays`` has (NaN: unknown), by the same rules; the others are
+        left out of all comparisons. ``None`` if there is none; ``ValueError`` if ``access`` is unknown."""
+        order = self._order(access, {name: _usable(delay) for name, delay in delays.items()}, current)
+        return order.candidate(order.names[0]) if order.names else None
 
-    def _rank(
-        self, access: str, delays: Mapping[tuple[str, str], float | None], current: str | None,
-        centres: Iterable[str],
-    ) -> tuple[Candidate, ...]:  # fmt: skip
-        known = {name: self._delay(delays, access, name) for name in centres}
+    def in_order(self, access: str, delays: Mapping[str, float], current: str | None = None) -> list[str]:
+        """The names of those that ``delays`` has, the best first, as ``nearest``."""
+        return self._order(access, {name: _usable(delay) for name, delay in delays.items()}, current).names
+
+    def _order(self, access: str, known: Mapping[str, float | None], current: str | None) -> _Order:
         measured = {name: delay for name, delay in known.items() if delay is not None}
         if len(measured) < len(known):
             without = ", ".join(sorted(name for name in known if name not in measured))
             return self._by_area(access, known, current, f"no delay measured for {without}")
-        distances = {name: self.distance(access, name) for name in known}
-        names = sorted(known, key=lambda name: (measured[name], name != current, name))
-        whys = {name: f"{1e3 * measured[name]:.2f} ms one way from {access}, measured" for name in names}
-        lead = names[0]
-        if current in measured and current != lead:
+        names = sorted(measured, key=lambda name: (measured[name], name != current, name))
+        kept = ""
+        if current in measured and current != names[0]:
+            lead = names[0]
             behind = measured[current] - measured[lead]
             if behind <= self._hysteresis_s:
                 names.remove(current)
                 names.insert(0, current)
-                whys[current] += (
+                kept = (
                     f"; it serves now, and {lead} is closer by {1e3 * behind:.2f} ms only "
                     f"(hysteresis {1e3 * self._hysteresis_s:.2f} ms)"
                 )
-        return tuple(Candidate(name, known[name], distances[name], whys[name]) for name in names)
+        return _Order(self, access, names, known, "", kept)
+
+    def _by_area(
+        self, access: str, known: Mapping[str, float | None], current: str | None, what: str
+    ) -> _Order:
+        """The nearest service area first; ``what`` says why that has to do."""
+        distances = {name: self.distance(access, name) for name in known}
+        names = sorted(known, key=lambda name: (distances[name], name != current, name))
+        return _Order(self, access, names, known, what, "")
 
     def _network(self, name: str) -> Network:
         try:
@@ -106,7 +109,25 @@ class LocationMapper:
         except KeyError:
             raise ValueError(f"network {name!r} is unknown") from None
 
-    @staticmethod
-    def _delay(delays: Mapping[tuple[str, str], float | None], access: str, centre: str) -> float | None:
-        delay = delays.get((access, centre))
-        return delay if delay is not None and isfinite(delay) and delay >= 0.0 else None
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The names, the best first; each one's words are made when they are asked for."""
+
+    mapper: LocationMapper
+    access: str
+    names: list[str]
+    known: Mapping[str, float | None]
+    by_area: str
+    kept: str
+
+    def candidate(self, name: str) -> Candidate:
+        delay, distance = self.known[name], self.mapper.distance(self.access, name)
+        if self.by_area or delay is None:
+            return Candidate(name, delay, distance, f"{distance} service areas from {self.access} ({self.by_area})")
+        kept = self.kept if name == self.names[0] else ""
+        return Candidate(name, delay, distance, f"{1e3 * delay:.2f} ms one way from {self.access}, measured{kept}")
+
+
+def _usable(delay: float | None) -> float | None:
+    return delay if delay is not None and isfinite(delay) and delay >= 0.0 else None

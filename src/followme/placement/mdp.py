@@ -1,7 +1,7 @@
 """The migration decision of section 5 as a policy for the controller and as a table to print.
 
-The model is in ``mdp_problem`` (``mdp_hexagons`` and ``mdp_learned`` build problems), the solvers are in
-``mdp_solve``, the paper's figure in ``mdp_figure14``. The policy here is the 1D model's.
+The model is in ``mdp_problem`` (``mdp_hexagons`` builds the 2D one), the solvers are in ``mdp_solve``.
+The policy here is the 1D model's with given probabilities; what is learned from traces decides in ``learned``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any, ClassVar
 from followme.domain import Decision
 
 from .mdp_hexagons import hexagons
-from .mdp_learned import count_moves, from_counts, learned_moves
 from .mdp_problem import Problem, Quality, line, linear_quality
 from .mdp_solve import Method, Solution, solve
 from .situation import Situation
 
-__all__ = ["MdpPolicy", "PolicyTable", "Problem", "Solution", "count_moves", "from_counts", "hexagons",
-           "learned_moves", "line", "linear_quality", "policy_table", "solve"]  # fmt: skip
+__all__ = ["MdpPolicy", "PolicyTable", "Problem", "Solution", "hexagons", "line", "linear_quality", "policy_table",
+           "solve"]  # fmt: skip
 
 
 PS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -64,14 +63,22 @@ class MdpPolicy:
     def decide(self, situation: Situation) -> Decision:
         if situation.best == situation.current:
             return situation.decide(self.name, False, f"{situation.current} is the best data centre")
-        distance = situation.distance
+        distance, nearest = situation.distance, situation.distance_best
         if distance <= 0:
             return situation.decide(self.name, False, "the user is at distance 0")
+        if situation.no_nearer or nearest >= distance:
+            why = situation.no_nearer or f"{situation.best} is as far as {situation.current}, distance {distance}"
+            return situation.decide(self.name, False, why)
         if distance > self.thr:
             return situation.decide(self.name, True, f"distance {distance} is beyond thr {self.thr}")
         cost, solution = self._table(situation)
         migrate = bool(solution.migrate[distance])
         gain = float(solution.gain[distance])
+        if nearest > 0:
+            # It goes to ``nearest`` and not to 0: what that is worth less is missing from the gain.
+            gain -= self.q0 - max(0.0, self.q0 - self.k * nearest)
+            gain -= self.gamma * float(solution.value[0] - solution.value[nearest])
+            migrate = gain > 0.0
         why = (
             f"migrating at distance {distance} is worth {gain:+.3g} in quality against staying "
             f"(threshold {solution.threshold} at p {self.p:g}, cost {cost:.3g} of quality {self.q0:g})"

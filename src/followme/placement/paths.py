@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 # RFC 6298 section 2: the gains of the smoothed delay and of its mean deviation.
 _ALPHA = 1 / 8
@@ -25,7 +25,8 @@ class PathEstimate:
     ``delay_s`` and ``variation_s`` are RFC 6298's SRTT and RTTVAR (a mean deviation) of the one-way delay,
     ``minimum_s`` the least of the last window's; all ``None`` before the first probe came through. ``loss``
     is the share of the window's probes that did not come, ``probes`` how many those are, ``last_at`` when
-    the last one came.
+    the last one came. After ``alive_until`` nothing comes through the path any more: no probe within the
+    staleness of the last one (of the first one sent, if none ever came), or none of a whole window of them.
     """
 
     delay_s: float | None
@@ -34,6 +35,7 @@ class PathEstimate:
     loss: float
     probes: int
     last_at: float | None
+    alive_until: float
 
 
 class _Path:
@@ -110,7 +112,8 @@ class PathMonitor:
         path = self._paths.get((source, destination))
         if path is None:
             return None
-        overdue = max((seq for seq, at in path.sent if at + self._patience_s <= now), default=-1)
+        # The newest that is overdue: sequence numbers rise with the times they were sent at.
+        overdue = next((seq for seq, at in reversed(path.sent) if at + self._patience_s <= now), -1)
         top = max(path.highest, overdue)
         probes, came = 0, 0
         if path.first is not None and top >= path.first:
@@ -118,6 +121,8 @@ class PathMonitor:
             # Bits of probes that came, and of them those that are among the last ``probes`` up to ``top``.
             ahead = top - path.highest
             came = (path.seen & ((1 << max(0, probes - ahead)) - 1)).bit_count()
+        since = path.last_at if path.last_at is not None else path.born_at
+        all_lost = probes == self._window and came == 0
         return PathEstimate(
             delay_s=path.delay,
             variation_s=None if path.delay is None else path.variation,
@@ -125,30 +130,8 @@ class PathMonitor:
             loss=0.0 if probes == 0 else 1.0 - came / probes,
             probes=probes,
             last_at=path.last_at,
+            alive_until=inf if since is None else -inf if all_lost else since + self._stale_s,
         )
-
-    def delays(self, now: float) -> dict[Pair, float]:
-        """The smoothed delay of every path that has one and is alive, seconds one way."""
-        dead = self.dead(now)
-        return {
-            pair: path.delay
-            for pair, path in self._paths.items()
-            if path.delay is not None and pair not in dead
-        }
-
-    def dead(self, now: float) -> set[Pair]:
-        """Paths that nothing comes through any more: no probe within ``stale_s`` of now (of the first one sent,
-        if none ever came), or none of a whole window of them."""
-        dead: set[Pair] = set()
-        for pair, path in self._paths.items():
-            since = path.last_at if path.last_at is not None else path.born_at
-            if since is not None and now - since > self._stale_s:
-                dead.add(pair)
-                continue
-            found = self.estimate(*pair, now)
-            if found is not None and found.probes == self._window and found.loss == 1.0:
-                dead.add(pair)
-        return dead
 
     def _path(self, source: str, destination: str) -> _Path:
         path = self._paths.get((source, destination))

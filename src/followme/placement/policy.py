@@ -1,8 +1,8 @@
-"""The policies by name: the four that need no model here, the paper's MDP in ``mdp``."""
+"""The policies by name: the four that need no model here, the others where their model is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from math import isfinite
@@ -10,10 +10,13 @@ from typing import ClassVar
 
 from followme.domain import Decision
 
+from .learned import LearnedTables
+from .learned_file import load_learned
 from .mdp import MdpPolicy
 from .situation import Policy, Situation
+from .stay_policy import StayOrGo
 
-__all__ = ["POLICIES", "Always", "Myopic", "Never", "Policy", "Situation", "Threshold", "policy_named"]
+__all__ = ["POLICIES", "Always", "Myopic", "Never", "Policy", "Situation", "StayOrGo", "Threshold", "policy_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Threshold:
     def decide(self, situation: Situation) -> Decision:
         if situation.best == situation.current:
             return situation.decide(self.name, False, f"{situation.current} is the best data centre")
+        if situation.no_nearer:
+            return situation.decide(self.name, False, situation.no_nearer)
         far = situation.distance >= self.distance
         relation = "has reached" if far else "is below"
         why = f"distance {situation.distance} {relation} the threshold {self.distance}"
@@ -88,7 +93,7 @@ class Myopic:
             return situation.decide(self.name, False, f"{situation.current} is the best data centre")
         here, there = situation.delay_current_s, situation.delay_best_s
         if here is None or there is None:
-            here, there = self.hop_delay_s * situation.distance, 0.0
+            here, there = (self.hop_delay_s * hops for hops in (situation.distance, situation.distance_best))
         transfer = self.transfer_s if situation.transfer_s is None else situation.transfer_s
         # The user is at the best data centre: the way there from the current one is the user's own.
         cost = self.link_weight * transfer + self.pause_s + here
@@ -97,39 +102,55 @@ class Myopic:
         return situation.decide(self.name, saving > cost, why)
 
 
-POLICIES: Mapping[
-    str, type[Always] | type[Never] | type[Threshold] | type[Myopic] | type[MdpPolicy]
-] = {policy.name: policy for policy in (Always, Never, Threshold, Myopic, MdpPolicy)}
+POLICIES: Mapping[str, Callable[..., Policy]] = {
+    **{policy.name: policy for policy in (Always, Never, Threshold, Myopic, MdpPolicy, StayOrGo)},
+    LearnedTables.name: load_learned,
+}
+"""What makes each policy from its parameters. ``learned`` reads a file that ``followme simulate`` wrote."""
+
+Parameter = float | str
 
 
-def policy_named(name: str, parameters: Mapping[str, float] | None = None) -> Policy:
-    """The policy called ``name``, as the config gives it; its parameters are those of its class.
+def policy_named(name: str, parameters: Mapping[str, Parameter] | None = None) -> Policy:
+    """The policy called ``name``, as the config gives it; its parameters are those of what makes it.
 
     ``ValueError`` says which name, key or value is wrong and, for names and keys, which are known. Whole
     numbers may be written as floats (YAML's ``3.0``).
     """
     if name not in POLICIES:
         raise ValueError(f"policy {name!r} is unknown; known are {', '.join(sorted(POLICIES))}")
-    kind = POLICIES[name]
-    # The hints are text (PEP 563), which is all that is needed to tell counts from measures.
-    hints = {key: str(parameter.annotation) for key, parameter in signature(kind).parameters.items()}
-    arguments: dict[str, float] = {}
+    make = POLICIES[name]
+    known = signature(make).parameters
+    arguments: dict[str, Parameter] = {}
     for key, value in (parameters or {}).items():
-        if key not in hints:
-            known = ", ".join(sorted(hints)) or "none"
-            raise ValueError(f"policy {name!r} has no parameter {key!r}; known: {known}")
+        if key not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"policy {name!r} has no parameter {key!r}; known: {names}")
         try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"policy {name!r}: {key} {value!r} is not a number") from None
-        if hints[key] != "int":
-            arguments[key] = number
-        elif number.is_integer():
-            arguments[key] = int(number)
-        else:
-            raise ValueError(f"policy {name!r}: {key} {value!r} is not a whole number")
+            # The annotation is text (PEP 563), which is all that is needed to tell what is meant.
+            arguments[key] = _argument(str(known[key].annotation), value)
+        except ValueError as error:
+            raise ValueError(f"policy {name!r}: {key} {value!r} {error}") from None
+    missing = [key for key, one in known.items() if one.default is one.empty and key not in arguments]
+    if missing:
+        raise ValueError(f"policy {name!r} needs the parameter {', '.join(missing)}")
     try:
-        policy: Policy = kind(**arguments)  # type: ignore[arg-type]
+        return make(**arguments)
     except ValueError as error:
         raise ValueError(f"policy {name!r}: {error}") from None
-    return policy
+
+
+def _argument(hint: str, value: object) -> Parameter:
+    if hint.startswith("str"):
+        if not isinstance(value, str):
+            raise ValueError("is not a text")
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("is not a number") from None
+    if hint != "int":
+        return number
+    if not number.is_integer():
+        raise ValueError("is not a whole number")
+    return int(number)

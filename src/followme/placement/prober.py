@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from math import inf
+from collections.abc import Callable, Mapping
+from math import inf, nan
+
+import numpy as np
+from numpy.typing import NDArray
 
 from followme.continuity.pipeline import PROBE_PORT, edge_mac
 from followme.continuity.southbound import Southbound
@@ -29,6 +32,9 @@ PER_TURN = 256
 STALE_PROBES = 10
 STALE_S = 5.0
 """A path is dead when that many intervals, and at least that long, have brought no probe through."""
+
+Floats = NDArray[np.float64]
+_DELAY, _LOSS, _UNTIL = range(3)
 
 
 class PathProber:
@@ -50,6 +56,14 @@ class PathProber:
         self._key = secrets.token_bytes(32)
         self._ids = {name: number for number, name in enumerate(networks, start=1)}
         self._names = {number: name for name, number in self._ids.items()}
+        of = {kind: [one.name for one in networks.values() if one.kind is kind] for kind in NetworkKind}
+        self.centres = tuple(of[NetworkKind.DATACENTRE])
+        """The order of what ``measured`` returns."""
+        self._number = {name: number for number, name in enumerate(self.centres)}
+        # (what, there and back, data centre); nothing sent yet: alive without end.
+        blank = np.full((3, 2, len(self.centres)), nan)
+        blank[_UNTIL] = inf
+        self._columns = {name: blank.copy() for name in of[NetworkKind.ACCESS]}
 
     async def run(self) -> None:
         """Probe for ever."""
@@ -65,6 +79,10 @@ class PathProber:
                     await asyncio.sleep(0)
             await asyncio.sleep(self._interval_s)
 
+    def _alike(self, one: str, other: str) -> bool:
+        """Two networks of one kind: no probe goes between them."""
+        return (one in self._columns) == (other in self._columns)
+
     def received(self, network: Network, frame: bytes) -> None:
         """A probe came up from ``network``'s switch; anything else there is counted and dropped."""
         now = self._clock()
@@ -75,46 +93,42 @@ class PathProber:
             self.forged += 1
             return
         source, destination = self._names.get(probe.source), self._names.get(probe.destination)
-        if source is None or destination != network.name:
+        if source is None or destination != network.name or self._alike(source, destination):
             self.forged += 1
             return
-        self.monitor.received(
+        took = self.monitor.received(
             source, destination, probe.sequence, probe.sent_s, now,
             self._southbound.half_round_trip(self._networks[source].datapath),
             self._southbound.half_round_trip(network.datapath),
         )  # fmt: skip
+        if took:
+            self._note(source, destination, now)
 
-    def delays(self) -> dict[tuple[str, str], float | None]:
-        """(access network, data centre) -> one-way delay in seconds: the mean of both directions.
+    def measured(self, access: str) -> tuple[Floats, Floats]:
+        """(delays, losses) from ``access`` to each of ``centres``; ``ValueError`` if it is no access network.
 
-        Infinite if one of them is dead: ``LocationMapper.rank`` puts such a data centre behind those that can
-        be reached. A pair of which nothing is known yet is not there.
+        A delay is one way, in seconds, the mean of both directions: NaN if one of them is not known, infinite if
+        one is dead, so that such a data centre is behind those that can be reached. A loss is the share of the
+        last probes that were lost, in the worse direction (as of the last probe sent), NaN if none is due yet.
         """
-        now = self._clock()
-        measured, dead = self.monitor.delays(now), self.monitor.dead(now)
-        delays: dict[tuple[str, str], float | None] = {}
-        for there, back in self._both_ways():
-            if there in dead or back in dead:
-                delays[there] = inf
-            elif there in measured and back in measured:
-                delays[there] = (measured[there] + measured[back]) / 2
-        return delays
+        found = self._columns.get(access)
+        if found is None:
+            raise ValueError(f"{access!r} is not an access network")
+        delays: Floats = (found[_DELAY, 0] + found[_DELAY, 1]) / 2.0
+        delays[np.minimum(found[_UNTIL, 0], found[_UNTIL, 1]) < self._clock()] = inf
+        return delays, np.fmax(found[_LOSS, 0], found[_LOSS, 1])
 
-    def losses(self) -> dict[tuple[str, str], float]:
-        """(access network, data centre) -> the share of the last probes that were lost, in the worse direction."""
-        now = self._clock()
-        losses: dict[tuple[str, str], float] = {}
-        for ways in self._both_ways():
-            found = [one for way in ways if (one := self.monitor.estimate(*way, now)) and one.probes]
-            if found:
-                losses[ways[0]] = max(one.loss for one in found)
-        return losses
-
-    def _both_ways(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
-        """Each pair as (access network, data centre), and the other way round."""
-        kinds = {kind: [one.name for one in self._networks.values() if one.kind is kind] for kind in NetworkKind}
-        for access, centre in itertools.product(kinds[NetworkKind.ACCESS], kinds[NetworkKind.DATACENTRE]):
-            yield (access, centre), (centre, access)
+    def _note(self, source: str, destination: str, now: float) -> None:
+        """Bring the column of one direction up to date, so that reading them all costs next to nothing."""
+        one = self.monitor.estimate(source, destination, now)
+        if one is None:
+            return
+        there = source in self._columns
+        access, centre = (source, destination) if there else (destination, source)
+        column = self._columns[access][:, 0 if there else 1, self._number[centre]]
+        column[_DELAY] = nan if one.delay_s is None else one.delay_s
+        column[_LOSS] = one.loss if one.probes else nan
+        column[_UNTIL] = one.alive_until
 
     def _send(self, source: Network, destination: Network, sequence: int) -> None:
         if not self._southbound.connected(source.datapath):
@@ -126,4 +140,5 @@ class PathProber:
             PROBE_PORT, PROBE_PORT, pack_probe(probe, self._key),
         )  # fmt: skip
         self.monitor.sent(source.name, destination.name, sequence, now)
+        self._note(source.name, destination.name, now)
         self._southbound.send(source.datapath, [PacketOut(frame, (Output(source.uplink_port),))])

@@ -2,52 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import TypeVar
 
-from followme.config import Config
-from followme.config_placement import NeedsSection, OfferSection
+from followme.config import Config, ConfigError, NetworkSection
+from followme.config_placement import NeedsSection, OfferSection, WeightsSection
+from followme.domain import NetworkKind
 
-from .chooser import Chooser, Needs, Offer
-from .criteria import Requirements, Tariff, UserClass, Weights, shares
+from .chooser import Chooser, Needs
+from .criteria import UserClass, Weights, shares
+from .limits import Requirements
 from .mapper import LocationMapper
+from .offers import Offer
 from .policy import policy_named
 from .situation import Policy
-from .stay import Task, Use
+from .stay import Task, Worth
+from .tariff import Tariff
 
 T = TypeVar("T")
 
 HYSTERESIS_S = 0.002
 """A data centre must be nearer by more than this, one way, before it is taken for better."""
+KNOWS_DISTANCE_ONLY = ("threshold", "myopic", "mdp")
 
 
 def policy_of(config: Config) -> Policy:
-    """The config's policy; ``ValueError`` names the key."""
-    section = config.file.policy
-    return _at("policy.parameters", lambda: policy_named(section.name, section.parameters))
+    """The config's policy; ``ConfigError`` lists all mistakes in the sections of step 2."""
+    return _built(config)[0]
 
 
 def chooser_of(config: Config) -> Chooser | None:
-    """``None`` if no data centre can run machines; ``ValueError`` names the key of a mistake."""
-    offers = {
-        section.name: _at(f"networks[{index}].offer", lambda section=section: _offer(section.offer))  # type: ignore[misc]
-        for index, section in enumerate(config.file.networks)
-        if section.host is not None
-    }
-    needs = {
-        section.name: _at(f"services[{index}].needs", lambda section=section: _needs(section.name, section.needs))  # type: ignore[misc]
-        for index, section in enumerate(config.file.services)
-        if section.needs is not None
-    }
+    """``None`` if no data centre can run machines; ``ConfigError`` as ``policy_of``."""
+    _, offers, needs = _built(config)
     return Chooser(LocationMapper(config.networks, HYSTERESIS_S), offers, needs) if offers else None
 
 
-def _at(key: str, make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
+def _built(config: Config) -> tuple[Policy, dict[str, Offer], dict[str, Needs]]:
+    problems: list[str] = []
+
+    def made(key: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except ValueError as error:
+            problems.append(f"{config.name}: {key}: {error}")
+            return None
+
+    file = config.file
+    policy = made("policy.parameters", lambda: policy_named(file.policy.name, file.policy.parameters))
+    offers, needs = {}, {}
+    for index, section in enumerate(file.networks):
+        offer = made(f"networks[{index}].offer", lambda section=section: _offer(section.offer))  # type: ignore[misc]
+        if offer is not None and section.host is not None:
+            offers[section.name] = offer
+    for index, service in enumerate(file.services):
+        if service.needs is not None:
+            key = f"services[{index}].needs"
+            one = made(key, lambda service=service: _needs(service.needs))  # type: ignore[misc]
+            if one is not None:
+                needs[service.name] = one
+    problems += [f"{config.name}: {problem}" for problem in _without_effect(config)]
+    if problems or policy is None:
+        raise ConfigError(problems)
+    return policy, offers, needs
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    """What is well-formed and would do nothing, or not what it says."""
+    hosts = [one for one in config.file.networks if one.host is not None]
+    for index, network in enumerate(config.file.networks):
+        if network.offer is not None and network.kind is not NetworkKind.DATACENTRE:
+            yield f"networks[{index}].offer: {network.name} is an access network; only data centres offer something"
+        elif network.offer is not None and network.host is None:
+            yield f"networks[{index}].offer: {network.name} has no 'host', so nothing can run there"
+    for index, service in enumerate(config.file.services):
+        if service.needs is not None:
+            yield from _unanswered(f"services[{index}].needs", service.needs, hosts)
+            if service.needs.weights and not service.needs.worth and config.file.policy.name in KNOWS_DISTANCE_ONLY:
+                yield (f"services[{index}].needs.worth: missing; policy {config.file.policy.name!r} knows distance "
+                       "only, so a service with weights is decided by stay-or-go, and that by what each criterion "
+                       "is worth")  # fmt: skip
+
+
+def _unanswered(key: str, needs: NeedsSection, hosts: list[NetworkSection]) -> Iterator[str]:
+    """What the service asks for and no data centre with a host has."""
+    offers = [one.offer or OfferSection() for one in hosts]
+    known = {
+        "localities": {one.locality for one in offers if one.locality},
+        "service_class": {name for one in offers for name in one.service_classes},
+        "preferred": {one.provider for one in offers if one.provider},
+    }
+    asked = {
+        "localities": needs.localities or (),
+        "service_class": () if needs.service_class is None else (needs.service_class,),
+        "preferred": needs.preferred,
+    }
+    for field, names in asked.items():
+        for name in names:
+            if name not in known[field]:
+                there = ", ".join(sorted(known[field])) or "nothing of the kind"
+                yield f"{key}.{field}: {name!r} is offered by no data centre with a host; they offer {there}"
+    if needs.localities == ():
+        yield f"{key}.localities: an empty list allows no place at all; leave it out to allow all"
+    if needs.preferred and (needs.weights is None or not needs.weights.preference):
+        yield f"{key}.preferred: counts by needs.weights.preference, and that is 0"
 
 
 def _offer(section: OfferSection | None) -> Offer:
@@ -65,7 +123,7 @@ def _offer(section: OfferSection | None) -> Offer:
     )
 
 
-def _needs(service: str, section: NeedsSection) -> Needs:
+def _needs(section: NeedsSection) -> Needs:
     at_most = inf if section.latency_at_most_ms is None else section.latency_at_most_ms / 1e3
     requirements = Requirements(
         demand=section.demand,
@@ -76,10 +134,8 @@ def _needs(service: str, section: NeedsSection) -> Needs:
         latency_at_most_s=at_most,
         preferred=frozenset(section.preferred),
     )
-    task = Task(section.task)
-    special = task is not Task.ORDINARY or section.remaining_s is not None
-    if section.user_class and section.weights is None:
-        raise ValueError("user_class multiplies weights, and there are none")
+    if section.user_class and section.weights is None and section.worth is None:
+        raise ValueError("user_class multiplies weights and worths, and there are none")
     weights = Weights(**section.weights.model_dump()) if section.weights else None
     user_class = UserClass("the user's", section.user_class) if section.user_class else None
     if weights is not None:
@@ -89,5 +145,12 @@ def _needs(service: str, section: NeedsSection) -> Needs:
         weights,
         section.method,
         user_class,
-        Use(service, inf, task, section.remaining_s) if special else None,
+        Task(section.task),
+        None if section.ends_at is None else section.ends_at.timestamp(),
+        None if section.worth is None else Worth(_given(section.worth), user_class),
     )
+
+
+def _given(section: WeightsSection) -> dict[str, float]:
+    """The worths that the file names, and no others: a measurement that is worth nothing may be missing."""
+    return {name: value for name, value in section.model_dump().items() if name in section.model_fields_set}

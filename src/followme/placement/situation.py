@@ -7,17 +7,23 @@ from typing import Protocol
 
 from followme.domain import Decision
 
-from .stay import Verdict
+from .stay import Gain, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
     """One service, the data centre that serves it (``current``) and the one that is best for its user now.
 
-    ``distance`` is in service areas between the user and ``current``. Delays are one way, in seconds,
-    ``None`` if nobody measured them; so is ``bandwidth_bit_s``, that of the way from ``current`` to ``best``.
+    ``distance`` is in service areas between the user and ``current``, ``distance_best`` between the user and
+    ``best`` (not 0 where a limit or a criterion excludes the nearest). Delays are one way, in seconds, ``None``
+    if nobody measured them; so is ``bandwidth_bit_s``, that of the way from ``current`` to ``best``.
     ``migration_bytes`` is the estimate of what a migration would carry. ``rule`` is what a rule of the service
     has decided already (an urgent task, content that is nearly over): the policy is not asked then.
+
+    ``weighed`` says that ``best`` was ranked by the service's weights. ``gain`` is what a second at the best is
+    worth (``None``: no worths are given). ``stay_s`` is the mean of the user's last ``stays`` stays in one place,
+    ``remaining_s`` for how long the content goes on (``None``: without end), ``stalled_s`` for how long the
+    machine stood still when it was carried last; ``None`` where nobody knows.
     """
 
     service: str
@@ -29,6 +35,13 @@ class Situation:
     migration_bytes: int = 0
     bandwidth_bit_s: float | None = None
     rule: Verdict | None = None
+    distance_best: int = 0
+    weighed: bool = False
+    gain: Gain | None = None
+    stay_s: float | None = None
+    stays: int = 0
+    remaining_s: float | None = None
+    stalled_s: float | None = None
 
     @property
     def transfer_s(self) -> float | None:
@@ -36,6 +49,20 @@ class Situation:
         if self.bandwidth_bit_s is None or self.bandwidth_bit_s <= 0:
             return None
         return 8 * self.migration_bytes / self.bandwidth_bit_s
+
+    @property
+    def no_nearer(self) -> str:
+        """Why ``best`` is no nearer to the user than ``current``, in words; empty if it is nearer.
+
+        By the delays where both are known, else by service areas. A model that knows of nothing but distance
+        has nothing to gain from such a place.
+        """
+        here, there = self.delay_current_s, self.delay_best_s
+        if here is not None and there is not None:
+            return "" if there < here else f"{self.best} is no nearer than {self.current}"
+        if self.distance_best < self.distance or self.distance_best == self.distance == 0:
+            return ""
+        return f"{self.best}, at distance {self.distance_best}, is no nearer than {self.current} at {self.distance}"
 
     def decide(self, policy: str, migrate: bool, why: str) -> Decision:
         """The decision on this situation; the target of a stay is ``current``."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, isfinite, isnan
 
-from .criteria import SIGNS, CandidateFacts, Requirements, UserClass
+from .criteria import NAMES, SIGNS, UserClass
 
 
 class Task(StrEnum):
@@ -124,31 +124,39 @@ class Gain:
     unknown: tuple[str, ...]
 
 
-def gain(
-    current: CandidateFacts,
-    best: CandidateFacts,
-    requirements: Requirements,
-    worth: Mapping[str, float],
-    user_class: UserClass | None = None,
-) -> Gain:
-    """What one second at ``best`` in place of ``current`` is worth, from measurements, not from scores.
+class Worth:
+    """For each criterion that counts, what one unit (SI; prices: money for an hour) less or more of it is worth
+    for a second of use; ``user_class`` multiplies it.
 
-    ``worth``: for each criterion that counts, what one unit (SI; prices: money for an hour) less or more of it
-    is worth for a second of use; ``user_class`` multiplies it. ``ValueError`` if a criterion is unknown, or a
-    worth negative or not finite.
+    ``ValueError`` if a criterion is unknown, or a worth negative or not finite.
     """
-    factors = user_class.factors if user_class is not None else {}
+
+    __slots__ = ("columns",)
+
+    def __init__(self, worth: Mapping[str, float], user_class: UserClass | None = None) -> None:
+        factors = user_class.factors if user_class is not None else {}
+        self.columns: list[tuple[str, int, float]] = []
+        for name, counts in worth.items():
+            if name not in SIGNS:
+                raise ValueError(f"{name!r} is no criterion; known: {', '.join(NAMES)}")
+            if not (isfinite(counts) and counts >= 0.0):
+                raise ValueError(f"worth of {name} {counts} must be finite and not negative")
+            self.columns.append((name, NAMES.index(name), SIGNS[name] * counts * factors.get(name, 1.0)))
+
+
+def gain(here: Sequence[float], there: Sequence[float], worth: Worth) -> Gain:
+    """What one second ``there`` in place of ``here`` is worth, from measurements, not from scores.
+
+    Each is the values of one data centre in the order of ``CRITERIA`` (a row of ``Table.values``), NaN unknown.
+    """
     parts: dict[str, float] = {}
     unknown = []
-    for name, counts in worth.items():
-        here, there = current.value(name, requirements), best.value(name, requirements)
-        if not (isfinite(counts) and counts >= 0.0):
-            raise ValueError(f"worth of {name} {counts} must be finite and not negative")
-        better = (there - here) * SIGNS[name] * counts * factors.get(name, 1.0)
-        if isnan(better):
-            unknown.append(name)
-        else:
+    for name, column, counts in worth.columns:
+        better = (there[column] - here[column]) * counts
+        if isfinite(better):
             parts[name] = better
+        else:
+            unknown.append(name)
     return Gain(sum(parts.values()), parts, tuple(unknown))
 
 

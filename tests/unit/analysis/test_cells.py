@@ -84,7 +84,7 @@ def test_two_cells_are_neighbours() -> None:
 
 def test_cells_are_read(tmp_path: Path) -> None:
     path = tmp_path / "cells.csv"
-    path.write_text("cell,lat,lon\n0,37.5,-122.5\nmain st,38,-122\n")
+    path.write_text("cell,lat,lon\n0,37.5,-122.5\n\nmain st,38,-122\n \n")
     names, lat, lon = read_cells(path)
     assert (names, lat.tolist(), lon.tolist()) == (("0", "main st"), [37.5, 38.0], [-122.5, -122.0])
 
@@ -95,6 +95,7 @@ def test_cells_are_read(tmp_path: Path) -> None:
         ("cell,lat\n0,1\n", "no column lon"),
         ("cell,lat,lon\n", "there is no cell in it"),
         ("cell,lat,lon\n0,1,2\n1,x,2\n", "line 3: '1,x,2' is not a cell"),
+        ("\ncell,lat,lon\n\n0,1,2\n\n1,x,2\n", "line 6: '1,x,2' is not a cell"),
         ("cell,lat,lon\n0,1\n", "line 2: '0,1' is not a cell"),
         ("cell,lat,lon\n0,91,2\n", "line 2: 91.0, 2.0 is no position on Earth"),
         ("cell,lat,lon\n0,nan,2\n", "is no position on Earth"),

@@ -9,19 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from followme.analysis.capacity import Limits
 from followme.analysis.cells import make_areas
-from followme.analysis.comparison import (
-    POLICY_NAMES,
-    Comparison,
-    best_threshold,
-    compare,
-    simulate_trace,
-)
+from followme.analysis.comparison import POLICY_NAMES, compare, simulate_trace
 from followme.analysis.comparison_plot import plot
-from followme.analysis.outcome import Costs
+from followme.analysis.comparison_table import Comparison, warnings
+from followme.analysis.outcome import Costs, Margin
 from followme.analysis.simulator import simulate
 from followme.analysis.synthetic import City, make_city
 from followme.analysis.trace import Trace, TraceError
+from followme.analysis.training import best_threshold
 from followme.analysis.visits import find_visits
 from followme.placement import Threshold
 
@@ -54,7 +51,7 @@ def test_the_learned_process_is_the_cheapest_on_held_out_hours(city: City, servi
         city.trace, make_areas(city.names, city.lat, city.lon), costs=Costs(service_bytes=service_bytes)
     )
     costs = {one.policy: one.cost_s for one in found.outcomes}
-    others = [cost for name, cost in costs.items() if not name.startswith("mdp")]
+    others = [cost for name, cost in costs.items() if name != "mdp"]
     assert found.margin is not None
     assert found.margin.share == pytest.approx(costs["mdp"] / min(others) - 1.0)
     assert costs["mdp"] < min(others)
@@ -147,8 +144,14 @@ def test_wrong_use(city: City, tmp_path: Path) -> None:
             compare(city.trace, areas, **arguments)
     with pytest.raises(ValueError, match="give both or neither"):
         simulate_trace(tmp_path / "trace.csv")
+    missing = tmp_path / "trace.csv", tmp_path / "cells.csv"
     with pytest.raises(TraceError, match="No such file"):
-        simulate_trace(tmp_path / "trace.csv", tmp_path / "cells.csv")
+        simulate_trace(*missing)
+    # What is wrong without a look at the files is said first.
+    with pytest.raises(ValueError, match="'sometimes' is unknown"):
+        simulate_trace(*missing, policies=("sometimes",))
+    with pytest.raises(ValueError, match="must be positive"):
+        simulate_trace(*missing, train_hours=-1.0)
 
 
 def test_a_trace_from_elsewhere(city: City) -> None:
@@ -165,3 +168,34 @@ def test_the_city_is_one() -> None:
     assert (mapped.outside, visits.sessions) == (0, 3)
     with pytest.raises(ValueError, match="users 0"):
         make_city(users=0)
+
+
+def test_too_few_hours_are_warned_of_and_lost_margins_too(city: City) -> None:
+    one = city.trace
+    alone = one.user == 0
+    trace = Trace(one.users[:1], one.user[alone], one.t_s[alone], one.lat[alone], one.lon[alone], int(alone.sum()))
+    found = compare(trace, make_areas(city.names, city.lat, city.lon))
+    assert found.chosen is not None
+    assert found.margin is not None
+    assert found.chosen.unsure
+    lines = [line for line in found.lines() if line.startswith("warning: ")]
+    assert lines == found.to_json()["warnings"] == warnings(found.margin, found.chosen)
+    assert "hours of use in training are too few" in lines[-1]
+    lost = warnings(Margin("mdp", "always", 0.05, -0.01, 0.1), found.chosen)
+    assert len(lost) == 2
+    assert "mdp is dearer: +5.00 % on the held-out hours against always" in lost[0]
+    # A rule was taken then, so that mdp is one of the others, and no dearer than it.
+    costs = {one.policy: one.cost_s for one in found.outcomes}
+    assert costs["mdp"] == pytest.approx(costs[found.chosen.rule] if found.chosen.rule in costs else costs["mdp"])
+
+
+def test_limits_that_never_bind_change_nothing(city: City, comparison: Comparison) -> None:
+    areas = make_areas(city.names, city.lat, city.lon)
+    found = compare(city.trace, areas, limits=Limits(20))
+    for one, free in zip(found.outcomes, comparison.outcomes, strict=True):
+        assert one.crowding is not None
+        assert (one.crowding.refused, one.crowding.displaced, one.crowding.over) == (0, 0, 0)
+        without = {key: value for key, value in one.to_json().items() if key != "crowding"}
+        assert without == free.to_json()
+    head = next(line for line in found.lines() if line.startswith("policy "))
+    assert "refused  displaced  elsewhere  fullest  gap, s" in head

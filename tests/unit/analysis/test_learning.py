@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from followme.analysis.cells import make_areas
-from followme.analysis.learned_policies import AreaMdp, LineMdp, relocate
 from followme.analysis.learning import PLACE_WEIGHT, PRIOR, Habits, by_area, find_handoffs, learn, learn_away
+from followme.analysis.line_process import by_place, learned_line
 from followme.analysis.outcome import Costs
+from followme.analysis.relocation import learned_tables, relocate
 from followme.analysis.visits import Visits
 from followme.placement import Situation
 
@@ -75,16 +76,16 @@ def test_a_users_own_habits_are_shrunk_to_all() -> None:
     values[2, 0] = 1.0
     shares = []
     for weight in (1e9, 10.0, 1e-6):
-        learned = learn(visits_of(*ways), LINE, weight)
-        one = learned.of_user(0)
+        one = learn(visits_of(*ways), LINE).of_user(0, weight)
         row = int(np.flatnonzero(one.states == state)[0])
         shares.append(((one.ahead @ values.ravel())[row], one.stay_s[row]))
+    learned = learn(visits_of(*ways), LINE)
     everyone = learned.population
     of_all = (everyone.ahead @ values.ravel())[int(np.flatnonzero(everyone.states == state)[0])]
     assert shares[0][0] == pytest.approx(of_all)
     assert shares[0][0] < shares[1][0] < shares[2][0] == pytest.approx(1.0)
     assert shares[2][1] == pytest.approx(100.0)
-    assert learn(visits_of(*ways), LINE, inf).of_user(0).states.size == 30
+    assert learned.of_user(0, inf) is everyone
 
 
 def test_nothing_to_learn_from() -> None:
@@ -93,7 +94,7 @@ def test_nothing_to_learn_from() -> None:
     with pytest.raises(ValueError, match="no p to learn"):
         learn_away(visits_of((0, "ab", 60.0)), LINE)
     with pytest.raises(ValueError, match="own_weight"):
-        learn(visits_of((0, "ab", 60.0)), LINE, 0.0)
+        learn(visits_of((0, "ab", 60.0)), LINE).of_user(0, 0.0)
 
 
 def cost_of(
@@ -140,18 +141,18 @@ COSTS = Costs(service_bytes=125e6, latency=lambda hops: 0.12 * hops)
 def test_the_direction_of_the_user_decides() -> None:
     """Who comes to b from a goes on to f, who comes from c turns back at b: at one hop, one of them is followed."""
     ways = [(0, "abcdef", 100.0)] * 60 + [(1, "cbcbcbcbcbc", 100.0)] * 60
-    policy = AreaMdp(learn(visits_of(*ways), LINE), COSTS)
+    policy = learned_tables(learn(visits_of(*ways), LINE), COSTS)
     from_a, from_c = (policy.decide(Situation("new", area, "b", 1)) for area in "ac")
     assert (from_a.migrate, from_a.target, from_c.migrate, from_c.target) == (True, "b", False, "c")
-    assert from_a.why.startswith("staying costs ")
+    assert from_a.why.startswith("migrating saves +")
     assert not policy.decide(Situation("new", "b", "b", 0)).migrate
-    with pytest.raises(KeyError):
-        policy.decide(Situation("new", "a", "z", 1))
+    elsewhere = policy.decide(Situation("new", "a", "z", 1))
+    assert (elsewhere.migrate, elsewhere.why) == (False, "nothing was learned of z")
 
 
 def test_each_user_has_an_own_table() -> None:
     ways = [(0, "abcdef", 100.0)] * 30 + [(1, "ababababa", 100.0)] * 30
-    policy = AreaMdp(learn(visits_of(*ways), LINE, 1.0), COSTS)
+    policy = learned_tables(learn(visits_of(*ways), LINE), COSTS, 1.0)
     goes = [policy.decide(Situation(name, "a", "b", 1)).migrate for name in ("u0", "u1", "u0")]
     assert goes == [True, False, True]
     assert policy.decide(Situation("u0", "a", "b", 1)) == policy.decide(Situation("u0", "a", "b", 1))
@@ -170,9 +171,13 @@ def test_p_by_user_and_place() -> None:
 def test_the_line_migrates_where_the_user_goes_on() -> None:
     ways = [(0, "abcdef", 100.0)] * 60 + [(1, "abababab", 100.0)] * 60
     visits = visits_of(*ways)
-    policy = LineMdp(learn(visits, LINE), learn_away(visits, LINE), COSTS)
+    learned = learn(visits, LINE)
+    policy = learned_line(learned, learn_away(visits, LINE), COSTS)
     on, back = (policy.decide(Situation(name, "a", "b", 1)) for name in ("u0", "u1"))
     assert (on.migrate, back.migrate, on.policy) == (True, False, "mdp-line")
     assert "at distance 1" in on.why
     assert not policy.decide(Situation("u0", "b", "b", 0)).migrate
     assert all(policy.decide(Situation("new", "a", "f", hops)).migrate for hops in (4, 5))
+    table = by_place(policy, learned)
+    asked = [Situation("new", NAMES[m], NAMES[a], abs(a - m)) for a, m in product(range(6), repeat=2)]
+    assert [policy.decide(one).migrate for one in asked] == (table > 0.0).ravel().tolist()

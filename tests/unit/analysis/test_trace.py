@@ -9,6 +9,7 @@ import pytest
 
 from followme.analysis import trace as module
 from followme.analysis.trace import (
+    BEYOND,
     FIELDS,
     NO_NUMBER,
     NO_USER,
@@ -56,7 +57,6 @@ def test_a_gzip_file_is_known_by_its_content(tmp_path: Path) -> None:
     [
         ("7,80,37.7", FIELDS),
         ("7,80,37.7,-122.4,0,0", FIELDS),
-        ("", FIELDS),
         (" ,80,37.7,-122.4,0", NO_USER),
         ("7,soon,37.7,-122.4,0", NO_NUMBER),
         ("7,80,nan,-122.4,0", NO_NUMBER),
@@ -136,6 +136,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_time_beyond_reason_is_counted_and_stretches_nothing(tmp_path: Path) -> None:
-    trace = read_trace(written(tmp_path, HEADER + GOOD + "9,1e15,37.6,-122.3,0\n"))
-    assert (len(trace.t_s), trace.dropped[NO_NUMBER]) == (3, 1)
+    trace = read_trace(written(tmp_path, HEADER + GOOD + "9,1e15,37.6,-122.3,0\n9,1.2e12,37.6,-122.3,0\n"))
+    assert (len(trace.t_s), trace.dropped[BEYOND], trace.dropped[NO_NUMBER]) == (3, 2, 0)
     assert float(trace.t_s.max()) == 70.0
+    with pytest.raises(TraceError, match="1 time is more than 4e9 seconds from 0"):
+        read_trace(written(tmp_path, HEADER + "9,1211033000000,37.6,-122.3,0\n"))
+
+
+def test_unix_times_are_read(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, HEADER + "9,1211333000,37.6,-122.3,0\n"))
+    assert trace.t_s.tolist() == [1211333000.0]
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    trace = read_trace(written(tmp_path, "\n" + HEADER + "\n" + GOOD + "  \n\n"))
+    assert (trace.rows, sum(trace.dropped.values())) == (3, 0)

@@ -104,7 +104,8 @@ def test_the_policy_table_as_text_and_as_json() -> None:
 def test_figures_that_need_no_root(tmp_path: Path) -> None:
     for name in ("model", "policy"):
         plot, figures = tmp_path / f"{name}.png", tmp_path / f"{name}.json"
-        done = runner.invoke(app, ["reproduce", name, "--quick", "--plot", str(plot), "--json", str(figures)])
+        quick = ["--quick"] if name == "model" else []
+        done = runner.invoke(app, ["reproduce", name, *quick, "--plot", str(plot), "--json", str(figures)])
         assert done.exit_code == 0, done.stderr
         assert plot.stat().st_size > 10_000
         assert json.loads(figures.read_text())
@@ -117,7 +118,50 @@ def test_simulate_without_a_trace_and_with_wrong_ones(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert "never" in done.stdout
     assert json.loads(figures.read_text())
-    for arguments in (["--trace", "nowhere.csv"], ["--policy", "best"], ["--train-hours", "-1"]):
+    for arguments, word in (
+        (["--trace", "nowhere.csv"], "both or neither"),
+        (["--policy", "best"], "'best' is unknown"),
+        (["--train-hours", "-1"], "-1.0 must be positive"),
+        (["--policy", "best", "--trace", "nowhere.csv", "--cells", "no.csv"], "'best' is unknown"),
+        (["--train-hours", "-1", "--trace", "nowhere.csv", "--cells", "no.csv"], "-1.0 must be positive"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--capacity", "0"], "capacity 0"),
+        (["--capacity", "1", "--window", "0"], "window 0"),
+        (["--window", "5"], "--window: it is for --capacity"),
+        (["--policy", "never", "--save-policy", str(tmp_path / "p.npz")], "--save-policy: none"),
+        (["--save-policy", "/proc/none/p.npz"], "/proc/none/p.npz: cannot be written"),
+    ):
         wrong = runner.invoke(app, ["simulate", *arguments])
         assert wrong.exit_code == 2, arguments
         assert len(wrong.stderr.strip().splitlines()) == 1
+        assert word in wrong.stderr
+
+
+def test_an_option_that_would_do_nothing_is_refused() -> None:
+    for arguments, word in (
+        (["model", "--search"], "--search"),
+        (["openflow-latency", "--search"], "--search"),
+        (["policy", "--quick"], "--quick"),
+    ):
+        wrong = runner.invoke(app, ["reproduce", *arguments])
+        assert wrong.exit_code == 2
+        assert word in wrong.stderr
+
+
+def test_what_simulate_saves_can_be_loaded_and_capacity_shows(tmp_path: Path) -> None:
+    from followme.placement.learned_file import load_learned
+
+    file = tmp_path / "learned.npz"
+    arguments = ["simulate", "--policy", "mdp", "--capacity", "3", "--window", "30", "--save-policy", str(file)]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.stderr
+    assert "displaced" in done.stdout
+    assert f"policy: {file}" in done.stdout
+    assert load_learned(file).users[:2] == ("user0", "user1")
+
+
+def test_the_modules_are_commands() -> None:
+    for module in ("followme", "followme.cli"):
+        done = subprocess.run([sys.executable, "-m", module, "version"], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0
+        assert done.stdout.strip()

@@ -19,6 +19,7 @@ from followme.openflow import (
     FeaturesReply,
     FlowMod,
     FlowStats,
+    FlowStatsRequest,
     Match,
     Message,
     MultipartReply,
@@ -26,15 +27,20 @@ from followme.openflow import (
     Output,
     PacketIn,
     Port,
+    PortStats,
+    PortStatsRequest,
     Received,
     Side,
 )
 from followme.openflow.constants import (
     OFP_NO_BUFFER,
+    OFPBRC_BAD_MULTIPART,
+    OFPET_BAD_REQUEST,
     OFPET_FLOW_MOD_FAILED,
     OFPFMFC_TABLE_FULL,
     OFPMP_FLOW,
     OFPMP_PORT_DESC,
+    OFPMP_PORT_STATS,
     OFPR_NO_MATCH,
 )
 
@@ -63,6 +69,8 @@ class Switch:
         self.received: list[Message] = []
         self.confirms = True
         self.full = False
+        self.port_stats: tuple[PortStats, ...] | None = None
+        """Of its ports; ``None``: it does not know the question."""
         self.closed = asyncio.Event()
         self._held: list[int] = []
         self._connection = Connection(
@@ -106,13 +114,20 @@ class Switch:
             self._connection.send(MultipartReply(OFPMP_PORT_DESC, ports), xid)
         elif isinstance(message, MultipartRequest) and message.multipart_type == OFPMP_FLOW:
             body = message.body
-            assert not isinstance(body, bytes)
+            assert isinstance(body, FlowStatsRequest)
             flows = tuple(
                 FlowStats(entry.table_id, entry.match, entry.instructions, entry.priority, entry.cookie)
                 for entry in self.table.entries.values()
                 if not (entry.cookie ^ body.cookie) & body.cookie_mask
             )
             self._connection.send(MultipartReply(OFPMP_FLOW, flows), xid)
+        elif isinstance(message, MultipartRequest) and message.multipart_type == OFPMP_PORT_STATS:
+            assert isinstance(message.body, PortStatsRequest)
+            if self.port_stats is None:
+                self._connection.send(ErrorMsg(OFPET_BAD_REQUEST, OFPBRC_BAD_MULTIPART), xid)
+            else:
+                stats = tuple(one for one in self.port_stats if one.port_no == message.body.port_no)
+                self._connection.send(MultipartReply(OFPMP_PORT_STATS, stats), xid)
 
     def confirm(self) -> None:
         """Answer the barriers that were held back, and hold none from now on."""

@@ -21,6 +21,7 @@ from followme.openflow import (
     Match,
     Output,
     PacketIn,
+    PortStats,
 )
 from followme.openflow import PacketOut as Packet
 from followme.openflow.constants import OFPBAC_BAD_OUT_PORT, OFPET_BAD_ACTION
@@ -270,6 +271,23 @@ async def test_the_switch_itself_is_asked_for_an_owners_entries(bench: Bench) ->
     await bench.switch(1)
     (flow,) = await bench.southbound.flows(1, "vm")
     assert flow.match == Match(in_port=9)
+
+
+async def test_a_port_is_asked_for_its_counters(bench: Bench) -> None:
+    assert await bench.southbound.port_stats(1, 1) is None, "it is not connected"
+    switch = await bench.switch(1)
+    assert await bench.southbound.port_stats(1, 1) is None, "it does not know the question"
+    switch.port_stats = (PortStats(1, rx_bytes=7, tx_bytes=8), PortStats(2))
+    assert await bench.southbound.port_stats(1, 1) == PortStats(1, rx_bytes=7, tx_bytes=8)
+    assert await bench.southbound.port_stats(1, 3) is None, "it has no such port"
+    assert bench.southbound.connected(1)
+
+
+async def test_who_does_not_answer_is_not_waited_for_long(bench: Bench) -> None:
+    switch = await bench.switch(1)
+    switch.port_stats = (PortStats(1),)
+    assert await bench.southbound.port_stats(1, 1, timeout=0.0) is None
+    assert await bench.southbound.port_stats(1, 1) == PortStats(1)
 
 
 async def test_echo_requests_are_answered_and_messages_to_an_absent_switch_are_dropped(bench: Bench) -> None:

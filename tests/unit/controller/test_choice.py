@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ async def test_an_urgent_task_goes_whatever_the_policy() -> None:
 
 
 async def test_what_is_nearly_over_stays_whatever_the_policy() -> None:
-    decision = decided(with_policy("always", remaining_s=20))
+    decision = decided(with_policy("always", ends_at=datetime.now(UTC) + timedelta(seconds=20)))
     assert decision is not None
     assert not decision.migrate
     assert "nearly over" in decision.why
@@ -89,7 +90,10 @@ async def test_weights_decide_which_is_the_best() -> None:
     [
         (lambda d: d["networks"][0].update(offer={"server_price": [[0, 1.0], [5, 2.0]]}), r"networks\[0\].offer"),
         (lambda d: d["services"][0].update(needs={"weights": {"latency": 0.0}}), r"services\[0\].needs"),
-        (lambda d: d["services"][0].update(needs={"user_class": {"speed": 2.0}}), r"services\[0\].needs"),
+        (
+            lambda d: d["services"][0].update(needs={"weights": {"latency": 1.0}, "user_class": {"speed": 2.0}}),
+            r"services\[0\].needs",
+        ),
         (
             lambda d: d["services"][0].update(needs={"weights": {"latency": 1.0}, "user_class": {"latency": 0.0}}),
             r"services\[0\].needs",
@@ -98,5 +102,5 @@ async def test_weights_decide_which_is_the_best() -> None:
     ],
 )
 async def test_a_mistake_names_its_key(change: Callable[[dict[str, Any]], None], key: str) -> None:
-    with pytest.raises(ValueError, match=key):
+    with pytest.raises(config.ConfigError, match=key):
         decided(change)

@@ -59,6 +59,7 @@ class Carrier:
         self.carried: list[tuple[str, str]] = []
         self.retired: list[tuple[str, str]] = []
         self.fails = False
+        self.results: dict[str, object] = {}
         self._controller = controller
         self._under_way: asyncio.Event | None = None
 
@@ -128,7 +129,13 @@ class World:
 
 @asynccontextmanager
 async def running(policy: str, **parameters: float) -> AsyncIterator[World]:
-    controller = Controller(config.check(document(policy, **parameters), "fmc.yaml"), {}, store=Store(":memory:"))
+    async with controlled(document(policy, **parameters)) as world:
+        yield world
+
+
+@asynccontextmanager
+async def controlled(data: dict[str, Any]) -> AsyncIterator[World]:
+    controller = Controller(config.check(data, "fmc.yaml"), {}, store=Store(":memory:"))
 
     async def confirmed(*args: object, **options: object) -> None:
         """There are no switches here; what they confirm is tested with the redirect."""

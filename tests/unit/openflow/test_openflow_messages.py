@@ -38,6 +38,8 @@ from followme.openflow import (
     PacketIn,
     PacketOut,
     Port,
+    PortStats,
+    PortStatsRequest,
     PortStatus,
     RawAction,
     RawInstruction,
@@ -130,6 +132,15 @@ EXAMPLES: list[tuple[Message, str]] = [
     (
         MultipartReply(of.OFPMP_TABLE, (TableStats(1, 2, 3, 4),)),
         "04 13 0028 00000007 0003 0000 00000000 01 000000 00000002 0000000000000003 0000000000000004",
+    ),
+    (
+        MultipartRequest(of.OFPMP_PORT_STATS, PortStatsRequest(3)),
+        "04 12 0018 00000007 0004 0000 00000000 00000003 00000000",
+    ),
+    (
+        MultipartReply(of.OFPMP_PORT_STATS, (PortStats(3, rx_bytes=5, tx_bytes=6, collisions=7, duration_sec=8),)),
+        "04 13 0080 00000007 0004 0000 00000000 00000003 00000000 0000000000000000 0000000000000000"
+        f"0000000000000005 0000000000000006 {'0000000000000000' * 7} 0000000000000007 00000008 00000000",
     ),
     (
         MultipartReply(of.OFPMP_DESC, (Desc("a", "b", "c", "d", "e"),)),
@@ -274,10 +285,11 @@ def test_a_name_without_a_nul_is_read() -> None:
 def test_a_reply_gives_what_its_type_has_and_nothing_else() -> None:
     reply = MultipartReply(of.OFPMP_PORT_DESC, (PORT,))
     assert reply.ports == (PORT,)
-    for other in ("flows", "tables", "desc", "aggregate"):
+    for other in ("flows", "tables", "desc", "aggregate", "port_stats"):
         with pytest.raises(OpenFlowError, match="multipart type 13"):
             getattr(reply, other)
     assert MultipartReply(of.OFPMP_FLOW, ()).flows == ()
+    assert MultipartReply(of.OFPMP_PORT_STATS, (PortStats(3),)).port_stats == (PortStats(3),)
     assert MultipartReply(of.OFPMP_TABLE, (TableStats(1, 2, 3, 4),)).tables == (TableStats(1, 2, 3, 4),)
     assert MultipartReply(of.OFPMP_DESC, (Desc("me"),)).desc.mfr_desc == "me"
     assert MultipartReply(of.OFPMP_AGGREGATE, (AggregateStats(1, 2, 3),)).aggregate.flow_count == 3

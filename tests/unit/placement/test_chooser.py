@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
-from math import inf
+from math import inf, nan
 
+import numpy as np
 import pytest
 
 from followme.domain import Network, NetworkKind
-from followme.placement.chooser import Chooser, Measured, Needs, Offer
-from followme.placement.criteria import Requirements, Tariff, Weights
+from followme.placement.chooser import Chooser, Measured, Needs
+from followme.placement.criteria import Weights
+from followme.placement.limits import Requirements
 from followme.placement.mapper import LocationMapper
-from followme.placement.stay import Task, Use
+from followme.placement.offers import Offer
+from followme.placement.stay import Task, Worth
+from followme.placement.tariff import Tariff
 
 
 def network(name: str, number: int, kind: NetworkKind, area: int) -> Network:
@@ -27,9 +31,16 @@ MAPPER = LocationMapper(
         network("wlan", 3, NetworkKind.ACCESS, 8),
     ]
 )
-DELAYS = {("wlan", "here"): 0.025, ("wlan", "there"): 0.0005}
-NOTHING = Measured({}, {}, {}, {})
-MEASURED = Measured(DELAYS, dict.fromkeys(DELAYS, 0.0), {}, {"here": 1.0})
+
+def measured(
+    delays: tuple[float, float] = (0.025, 0.0005), losses: float = nan, used: tuple[float, float] = (0.0, 0.0)
+) -> Measured:
+    """Of "here" and "there", in this order."""
+    return Measured(np.array(delays), np.full(2, losses), np.full(2, nan), np.array(used))
+
+
+NOTHING = measured((nan, nan))
+MEASURED = measured(losses=0.0, used=(1.0, 0.0))
 OFFERS = {"here": Offer(), "there": Offer()}
 
 
@@ -40,7 +51,7 @@ def test_without_criteria_the_nearest_is_the_best_measured_or_not() -> None:
 
 def test_a_full_data_centre_takes_nobody_but_keeps_whom_it_has() -> None:
     offers = {"here": Offer(), "there": Offer(capacity=2.0)}
-    full = Measured(DELAYS, {}, {}, {"there": 2.0})
+    full = measured(used=(0.0, 2.0))
     choice = Chooser(MAPPER, offers, {}).choose("s", "wlan", "here", full)
     assert choice.best == "here"
     assert "capacity" in choice.excluded["there"]
@@ -52,7 +63,8 @@ def test_limits_exclude_and_nobody_may_be_left() -> None:
     offers = {"here": Offer(locality="DE"), "there": Offer(locality="FR")}
     chooser = Chooser(MAPPER, offers, {"s": at_home})
     assert chooser.choose("s", "wlan", "there", MEASURED).best == "here"
-    nowhere = Chooser(MAPPER, {"there": offers["there"]}, {"s": at_home}).choose("s", "wlan", "there", MEASURED)
+    abroad = dict.fromkeys(offers, Offer(locality="FR"))
+    nowhere = Chooser(MAPPER, abroad, {"s": at_home}).choose("s", "wlan", "there", MEASURED)
     assert nowhere.best is None
     assert "locality" in nowhere.why
 
@@ -74,25 +86,22 @@ def test_weights_may_prefer_the_cheaper_to_the_nearer(method: str) -> None:
 
 
 def test_rules_decide_before_any_policy() -> None:
-    for use, migrate in (
-        (Use("s", inf, Task.EMERGENCY), True),
-        (Use("s", inf, Task.MEASUREMENT), True),
-        (Use("s", inf, remaining_s=20.0), False),
-    ):
-        verdict = Chooser(MAPPER, OFFERS, {"s": Needs(use=use)}).choose("s", "wlan", "here", MEASURED).verdict
-        assert verdict is not None
-        assert verdict.migrate is migrate
-    long = Needs(use=Use("s", inf, remaining_s=4000.0))
-    assert Chooser(MAPPER, OFFERS, {"s": long}).choose("s", "wlan", "here", MEASURED).verdict is None
+    for task, remaining_s, migrate in (
+        (Task.EMERGENCY, None, True), (Task.MEASUREMENT, 1.0, True), (Task.ORDINARY, 20.0, False),
+        (Task.ORDINARY, 0.0, False), (Task.ORDINARY, 4000.0, None),
+    ):  # fmt: skip
+        chooser = Chooser(MAPPER, OFFERS, {"s": Needs(task=task)})
+        verdict = chooser.choose("s", "wlan", "here", MEASURED, remaining_s).verdict
+        assert (None if verdict is None else verdict.migrate) is migrate
 
 
 @pytest.mark.parametrize("weights", [None, Weights()])
 def test_a_data_centre_to_which_nothing_comes_through_is_out(weights: Weights | None) -> None:
-    cut = Measured({**DELAYS, ("wlan", "there"): inf}, {}, {}, {})
+    cut = measured((0.025, inf))
     choice = Chooser(MAPPER, OFFERS, {"s": Needs(weights=weights)}).choose("s", "wlan", "here", cut)
     assert choice.best == "here"
     assert "probe" in choice.excluded["there"]
-    both = Measured({("wlan", "here"): inf, ("wlan", "there"): inf}, {}, {}, {})
+    both = measured((inf, inf))
     assert Chooser(MAPPER, OFFERS, {"s": Needs(weights=weights)}).choose("s", "wlan", "here", both).best is None
 
 
@@ -112,3 +121,42 @@ def test_a_service_is_no_competitor_of_its_own() -> None:
                           "storage_price", "preference"), 0.0)  # fmt: skip
     chooser = Chooser(MAPPER, offers, {"s": Needs(weights=Weights(utilisation=1.0, **only))})
     assert chooser.choose("s", "wlan", "here", MEASURED).best == "here"
+
+
+def test_the_gain_is_measured_and_in_worths() -> None:
+    worth = Worth({"latency": 10.0, "loss": 1.0, "bandwidth": 1.0})
+    for weights in (None, Weights()):
+        chooser = Chooser(MAPPER, OFFERS, {"s": Needs(weights=weights, worth=worth)})
+        found = chooser.choose("s", "wlan", "here", MEASURED).gain
+        assert found is not None
+        assert found.parts == pytest.approx({"latency": 0.245, "loss": 0.0})
+        assert found.unknown == ("bandwidth",)
+    assert Chooser(MAPPER, OFFERS, {}).choose("s", "wlan", "here", MEASURED).gain is None
+    nearest = Chooser(MAPPER, OFFERS, {"s": Needs(worth=worth)})
+    assert nearest.choose("s", "wlan", "there", MEASURED).gain is None, "it is at the best"
+
+
+def test_the_full_ones_are_those_that_nothing_else_excludes() -> None:
+    offers = {"here": Offer(1.0, locality="DE"), "there": Offer(2.0, locality="FR")}
+    full = measured(used=(1.0, 2.0))
+    assert Chooser(MAPPER, offers, {}).choose("s", "wlan", "here", full).full == {"there"}
+    german = {"s": Needs(Requirements(localities=frozenset({"DE"})))}
+    assert Chooser(MAPPER, offers, german).choose("s", "wlan", "here", full).full == set()
+
+
+def test_a_machine_at_a_place_without_an_offer_is_at_no_row() -> None:
+    choice = Chooser(MAPPER, {"there": Offer()}, {}).choose(
+        "s", "wlan", "here", Measured(np.array([0.01]), np.array([nan]), np.array([nan]), np.zeros(1))
+    )
+    assert (choice.best, choice.verdict, choice.gain, choice.delay_s("here")) == ("there", None, None, None)
+
+
+def test_the_next_best_are_those_that_are_better_than_where_it_is() -> None:
+    for weights in (None, Weights()):
+        chooser = Chooser(MAPPER, OFFERS, {"s": Needs(weights=weights)})
+        choice = chooser.choose("s", "wlan", "nowhere", MEASURED)
+        assert choice.best == "there"
+        assert [one.best for one in chooser.others(choice, "wlan", 3)] == ["here"]
+        assert chooser.others(choice, "wlan", 0) == ()
+        choice = chooser.choose("s", "wlan", "here", MEASURED)
+        assert chooser.others(choice, "wlan", 3) == (), "it is there already"

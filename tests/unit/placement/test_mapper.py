@@ -30,13 +30,13 @@ NETWORKS = [
 
 
 def names(
-    mapper: LocationMapper, access: str, delays: dict[tuple[str, str], float | None], **more: str
+    mapper: LocationMapper, access: str, delays: dict[str, float | None], **more: str
 ) -> list[str]:
     return [candidate.network for candidate in mapper.rank(access, delays, **more)]
 
 
-def from_west(a: float | None, b: float | None, c: float | None) -> dict[tuple[str, str], float | None]:
-    return {("west", "dc-a"): a, ("west", "dc-b"): b, ("west", "dc-c"): c, ("east", "dc-a"): 0.0}
+def from_west(a: float | None, b: float | None, c: float | None) -> dict[str, float | None]:
+    return {"dc-a": a, "dc-b": b, "dc-c": c}
 
 
 def test_without_delays_the_areas_decide() -> None:
@@ -86,7 +86,7 @@ def test_ties_go_to_the_one_that_serves_then_by_name() -> None:
     mapper = LocationMapper([*NETWORKS, network("dc-0", CENTRE, 1)])
     assert names(mapper, "west", {})[:2] == ["dc-0", "dc-a"]
     assert names(mapper, "west", {}, current="dc-a")[:2] == ["dc-a", "dc-0"]
-    same = {("west", name): 0.01 for name in ("dc-0", "dc-a", "dc-b", "dc-c")}
+    same = dict.fromkeys(("dc-0", "dc-a", "dc-b", "dc-c"), 0.01)
     assert names(mapper, "west", {**same}) == ["dc-0", "dc-a", "dc-b", "dc-c"]
     assert names(mapper, "west", {**same}, current="dc-c") == ["dc-c", "dc-0", "dc-a", "dc-b"]
     assert mapper.rank("west", {**same}, current="dc-c")[0].why == "10.00 ms one way from west, measured"
@@ -101,6 +101,22 @@ def test_noise_does_not_flip_it() -> None:
     assert "it serves now, and dc-b is closer by 1.00 ms only (hysteresis 2.00 ms)" in ranked[0].why
     assert names(mapper, "west", from_west(0.0121, 0.0100, 0.0105), current="dc-a")[0] == "dc-b"
     assert names(mapper, "west", close, current="gone")[0] == "dc-b"
+
+
+def test_the_nearest_of_some_is_found_by_the_same_rules() -> None:
+    mapper = LocationMapper(NETWORKS, hysteresis_s=0.002)
+    found = mapper.nearest("west", {"dc-a": 0.0110, "dc-b": 0.0100}, current="dc-a")
+    assert found is not None
+    assert found.network == "dc-a"
+    assert "dc-b is closer by 1.00 ms only" in found.why
+    # One that is left out is missed by nobody: its unknown delay does not leave it to the areas.
+    near = mapper.nearest("east", {"dc-a": 0.001, "dc-b": 0.5})
+    assert near is not None
+    assert (near.network, near.distance) == ("dc-a", 8)
+    dark = mapper.nearest("east", {"dc-a": 0.001, "dc-b": float("nan")})
+    assert dark is not None
+    assert (dark.network, "no delay measured for dc-b" in dark.why) == ("dc-b", True)
+    assert mapper.nearest("east", {}) is None
 
 
 def test_what_is_wrong_is_named() -> None:

@@ -237,6 +237,29 @@ def test_it_stays_at_the_best_and_leaves_what_is_beyond() -> None:
     assert not cheap.decide(Situation("video", "dc1", "dc1", 50)).migrate
 
 
+def test_it_never_goes_to_a_place_that_is_no_nearer() -> None:
+    policy = MdpPolicy(tau=0.0)
+    assert policy.decide(at(9)).migrate
+    for other in (9, 12):
+        decision = policy.decide(at(9, distance_best=other))
+        assert not decision.migrate
+        assert f"dc2, at distance {other}, is no nearer than dc1 at 9" in decision.why
+    assert not policy.decide(at(9, delay_current_s=0.01, delay_best_s=0.02)).migrate
+    assert not policy.decide(at(9, distance_best=9, delay_current_s=0.02, delay_best_s=0.01)).migrate
+    assert not policy.decide(at(11, distance_best=11)).migrate, "beyond thr too"
+
+
+def test_to_a_place_that_is_not_the_nearest_there_is_less_to_gain() -> None:
+    policy = MdpPolicy(p=0.9, tau=0.3)
+    gains = []
+    for other in range(9):
+        decision = policy.decide(at(9, distance_best=other))
+        gains.append(float(decision.why.split(" is worth ")[1].split()[0]))
+        assert decision.migrate == (gains[-1] > 0.0)
+    assert gains == sorted(gains, reverse=True)
+    assert gains[0] > 0.0 > gains[-1]
+
+
 def test_a_measured_cost_takes_the_place_of_tau() -> None:
     policy = MdpPolicy(tau=0.1, cost_per_s=2.0)
     distance = policy.solution.threshold

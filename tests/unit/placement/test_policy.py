@@ -6,6 +6,7 @@ import pytest
 
 from followme.domain import Decision
 from followme.placement import Always, MdpPolicy, Never, Policy, Situation, Threshold, policy_named
+from followme.placement.policy import Myopic
 
 
 def situation(distance: int = 3, best: str = "dc2") -> Situation:
@@ -43,6 +44,16 @@ def test_nobody_migrates_to_where_the_service_is(policy: Policy) -> None:
     assert (decision.migrate, decision.source, decision.target) == (False, "dc1", "dc1")
 
 
+@pytest.mark.parametrize("policy", [Threshold(1), Myopic(residence_s=1e9), MdpPolicy(tau=0.0)])
+def test_no_model_of_distance_goes_to_a_place_that_is_farther(policy: Policy) -> None:
+    """The nearest is excluded by a limit, say: the best of the rest is farther than where the service is."""
+    assert policy.decide(Situation("video", "dc1", "dc2", 3, distance_best=1)).migrate
+    assert not policy.decide(Situation("video", "dc1", "dc2", 3, distance_best=3)).migrate
+    assert not policy.decide(Situation("video", "dc1", "dc2", 3, distance_best=5)).migrate
+    assert not policy.decide(Situation("video", "dc1", "dc2", 3, 0.002, 0.03, distance_best=0)).migrate
+    assert not policy.decide(Situation("video", "dc1", "dc2", 3, 0.002, 0.002, distance_best=0)).migrate
+
+
 def test_unmeasured_delays_are_not_mentioned() -> None:
     assert (
         Always().decide(Situation("video", "dc1", "dc2", 1, delay_best_s=0.1)).why == "dc2 is better than dc1"
@@ -61,7 +72,7 @@ def test_policies_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "complaint"),
     [
-        ("sometimes", {}, "policy 'sometimes' is unknown; known are always, mdp, myopic, never, threshold"),
+        ("sometimes", {}, "'sometimes' is unknown; known are always, learned, mdp, myopic, never, stay-or-go, thres"),
         ("always", {"p": 1.0}, "policy 'always' has no parameter 'p'; known: none"),
         ("threshold", {"distanc": 1.0}, "no parameter 'distanc'; known: distance"),
         ("mdp", {"solution": 1.0}, "no parameter 'solution'; known: cost_per_s, gamma, k, p, q0, tau, thr"),

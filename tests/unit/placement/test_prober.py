@@ -5,11 +5,15 @@ from __future__ import annotations
 from math import inf
 from typing import cast
 
+import numpy as np
 import pytest
 
+from followme.continuity.pipeline import PROBE_PORT, edge_mac
 from followme.continuity.southbound import Southbound
 from followme.domain import Network
 from followme.openflow import Message, PacketOut
+from followme.packets.probe import pack_probe, probe_at
+from followme.packets.udp import udp_frame
 from followme.placement.mapper import LocationMapper
 from followme.placement.prober import PathProber
 
@@ -59,20 +63,23 @@ class World:
             self.prober.received(destination, packet.data)
 
     def best(self, current: str | None = None) -> str:
-        return LocationMapper(NETWORKS.values(), 0.002).rank("wlan", self.prober.delays(), current)[0].network
+        return LocationMapper(NETWORKS.values(), 0.002).rank("wlan", self.delays(), current)[0].network
+
+    def delays(self) -> dict[str, float | None]:
+        delays, _ = self.prober.measured("wlan")
+        assert self.prober.centres == ("near", "far")
+        return dict(zip(self.prober.centres, delays.tolist(), strict=True))
 
 
 def test_the_nearest_is_best_until_its_path_dies_and_again_when_it_is_back() -> None:
     world = World()
-    assert world.prober.delays() == {}
+    assert all(np.isnan(one).all() for one in world.prober.measured("wlan"))
     world.probe(5.0)
-    assert world.prober.delays() == {
-        ("wlan", "near"): pytest.approx(0.005), ("wlan", "far"): pytest.approx(0.040)
-    }  # fmt: skip
+    assert world.delays() == {"near": pytest.approx(0.005), "far": pytest.approx(0.040)}
     assert world.best() == "near"
     world.dead.add(("near", "wlan"))  # one direction is enough
     world.probe(6.0)
-    assert world.prober.delays() == {("wlan", "near"): inf, ("wlan", "far"): pytest.approx(0.040)}
+    assert world.delays() == {"near": inf, "far": pytest.approx(0.040)}
     assert world.best(current="near") == "far"
     world.dead.clear()
     world.probe(1.0)
@@ -92,9 +99,24 @@ def test_a_path_that_never_lived_is_not_best_either() -> None:
 
 def test_losses_are_those_of_the_worse_direction() -> None:
     world = World()
-    assert world.prober.losses() == {}
     world.probe(8.0)
     world.dead.add(("wlan", "far"))
     world.probe(8.0)
     world.now += 10.0
-    assert world.prober.losses() == {("wlan", "near"): 0.0, ("wlan", "far"): pytest.approx(0.5)}
+    world.probe(0.5)  # a loss is as of the last probe sent
+    _, losses = world.prober.measured("wlan")
+    assert losses.tolist() == [0.0, pytest.approx(0.5)]
+
+
+def test_who_is_no_access_network_is_named() -> None:
+    with pytest.raises(ValueError, match="'near' is not an access network"):
+        World().prober.measured("near")
+
+
+def test_a_probe_between_two_data_centres_is_forged() -> None:
+    world = World()
+    probe = probe_at(world.prober._ids["near"], world.prober._ids["far"], 0, world.now)
+    frame = udp_frame(NEAR.router_mac, edge_mac(NEAR), NEAR.probe_address, FAR.probe_address, PROBE_PORT,
+                      PROBE_PORT, pack_probe(probe, world.prober._key))  # fmt: skip
+    world.prober.received(FAR, frame)
+    assert world.prober.forged == 1

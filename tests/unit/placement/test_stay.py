@@ -6,8 +6,19 @@ from math import inf, nan
 
 import pytest
 
-from followme.placement.criteria import CandidateFacts, Requirements, Tariff, UserClass
-from followme.placement.stay import RULES, Carry, Task, Use, Verdict, gain, nearly_over, stay_or_go, urgent
+from followme.placement.criteria import NAMES, UserClass
+from followme.placement.stay import (
+    RULES,
+    Carry,
+    Task,
+    Use,
+    Verdict,
+    Worth,
+    gain,
+    nearly_over,
+    stay_or_go,
+    urgent,
+)
 
 FREE = Carry(0, 1e9)
 
@@ -78,26 +89,27 @@ def test_rules_compose_and_the_first_that_decides_wins() -> None:
 
 
 def test_a_gain_is_what_measurements_are_worth() -> None:
-    needs = Requirements(2.0, preferred=frozenset({"ours"}))
-    here = CandidateFacts("a", 9.0, 0.050, 1e6, 0.01, server_tariff=Tariff(((0, 3.0),)))
-    there = CandidateFacts("b", 9.0, 0.010, 1e7, None, server_tariff=Tariff(((0, 5.0),)), provider="ours")
+    def place(**known: float) -> list[float]:
+        return [known.get(name, nan) for name in NAMES]
+
+    here = place(latency=0.050, bandwidth=1e6, loss=0.01, server_price=6.0, preference=0.0)
+    there = place(latency=0.010, bandwidth=1e7, server_price=10.0, preference=1.0)
     worth = {"latency": 10.0, "bandwidth": 1e-6, "loss": 100.0, "server_price": 0.25, "preference": 0.5}
-    found = gain(here, there, needs, worth)
+    found = gain(here, there, Worth(worth))
     assert found.parts == pytest.approx(
         {"latency": 0.4, "bandwidth": 9.0, "server_price": -1.0, "preference": 0.5}
     )
     assert found.per_s == pytest.approx(8.9)
     assert found.unknown == ("loss",)
-    assert gain(there, here, needs, worth).per_s == pytest.approx(-8.9)
+    assert gain(there, here, Worth(worth)).per_s == pytest.approx(-8.9)
     gold = UserClass("gold", {"latency": 3.0, "bandwidth": 0.0})
-    assert gain(here, there, needs, worth, gold).per_s == pytest.approx(1.2 - 1.0 + 0.5)
+    assert gain(here, there, Worth(worth, gold)).per_s == pytest.approx(1.2 - 1.0 + 0.5)
 
 
 @pytest.mark.parametrize("worth", [{"latency": -1.0}, {"latency": nan}, {"delay": 1.0}])
 def test_no_worth(worth: dict[str, float]) -> None:
-    one = CandidateFacts("a", 1.0, 0.01)
     with pytest.raises(ValueError, match=r"worth of latency|'delay' is no criterion"):
-        gain(one, one, Requirements(), worth)
+        Worth(worth)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from followme.placement import mdp_figure14 as figure
-from followme.placement.mdp_figure14 import BEST, CELLS, FIRST, LINEAR, PRINTED, compare, reproduce_policy
+from followme.analysis import figure14_search as search
+from followme.analysis.figure14 import BEST, CELLS, FIRST, LINEAR, PRINTED, compare
+from followme.analysis.figure14_report import PolicyReproduction, reproduce_policy
 
 TABLE_A = """CCCCCCCCCM CCCCCCCCMM CCCCCCCMMM CCCCCCMMMM CCCCCMMMMM
              CCCCCMMMMM CCCCMMMMMM CCCCMMMMMM CCCCMMMMMM CCCCMMMMMM"""
@@ -32,30 +33,34 @@ def test_the_best_reading_agrees_everywhere_and_the_others_where_they_say() -> N
     assert linear.agreeing == 198
     assert [(cell.tau, cell.p, cell.distance, cell.printed, cell.ours) for cell in linear.differing] == [
         (0.1, 1.0, 5, "M", "C"), (0.5, 1.0, 5, "M", "C")]  # fmt: skip
-    assert "C(M)" in linear.text()
+    assert "C(M)" in PolicyReproduction(linear, ()).text()
     first = compare(FIRST)
     assert first.agreeing == 200 - len(first.differing) < linear.agreeing
 
 
 def test_the_search_counts_as_the_solver_does() -> None:
     """The search solves its problems in bulk; each family's count must be the exact solver's."""
-    for family in figure.families():
+    for family in search.families():
         second = None if family.alpha is None else 15.0
-        points: list[figure.Point] = [(0.7, 15.3, family.alpha), (0.93, 72.0, second)]
-        counts = figure._agreeing(family, points)
+        points: list[search.Point] = [(0.7, 15.3, family.alpha), (0.93, 72.0, second)]
+        counts = search._agreeing(family, points)
         for count, (gamma, amount, alpha) in zip(counts, points, strict=True):
             reading = replace(family, gamma=gamma, amount=amount, alpha=alpha)
             assert count == compare(reading).agreeing
 
 
 def test_the_search_finds_what_the_figure_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [one for one in figure.families() if one.quality == "square" and one.home_pays and one.alpha == 0.0]
-    monkeypatch.setattr(figure, "families", lambda: iter(wanted))
+    wanted = [one for one in search.families() if one.quality == "square" and one.home_pays and one.alpha == 0.0]
+    monkeypatch.setattr(search, "families", lambda: iter(wanted))
     heard: list[str] = []
-    found = figure.search(heard.append)
+    found = search.search(heard.append)
     assert len(found) == len(heard) == 2
     assert compare(found[0]).agreeing == 200
-    assert found == figure.search()
+    # The documentation shows what the search prints.
+    one = found[0]
+    row = f"| **200** | Q(0) - s^2 | cost | pays | {one.alpha:.4g} | {one.gamma:.4g} | {one.amount:.4g} |"
+    assert row in (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    assert found == search.search()
 
 
 def test_it_prints_and_draws(tmp_path: Path) -> None:

@@ -1,0 +1,5 @@
+"""``python -m followme.cli`` is ``followme``."""
+
+from . import main
+
+main()

@@ -1,0 +1,105 @@
+"""``followme demo``: the lab, and what was measured in it."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .ending import failed, run
+from .output import JsonFile, PlotFile, check_outputs, hand_over
+
+
+class Plane(StrEnum):
+    OPENFLOW = "openflow"
+
+
+class Mode(StrEnum):
+    LIVE = "live"
+    COLD = "cold"
+    PAPER = "paper"
+
+
+class PolicyName(StrEnum):
+    ALWAYS = "always"
+    THRESHOLD = "threshold"
+    MYOPIC = "myopic"
+    MDP = "mdp"
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+def demo(
+    plane: Annotated[Plane, typer.Option(help="How sessions are kept.")] = Plane.OPENFLOW,
+    json_file: JsonFile = None,
+    plot_file: PlotFile = Path("followme-demo.png"),
+    mode: Annotated[Mode, typer.Option(help="How the machine is carried.")] = Mode.LIVE,
+    policy: Annotated[PolicyName, typer.Option(help="Who decides.")] = PolicyName.MDP,
+    near_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the near site.")] = 1.0,
+    far_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the far site.")] = 50.0,
+    overlapping: Annotated[bool, typer.Option(help="Both data centres use one private address range.")] = False,
+    quick: Annotated[bool, typer.Option(help="Watch for a shorter time.")] = False,
+) -> None:
+    """Show it: a user moves between two networks, its machine follows, its sessions go on. Needs root."""
+    from followme.lab.latency import Windows
+
+    windows = Windows(2.0, 2.5, 2.5) if quick else Windows()
+    compare(windows, json_file, plot_file, mode, policy, near_ms, far_ms, overlapping)
+
+
+def compare(
+    windows: Any, json_file: Path | None, plot_file: Path | None, mode: Mode, policy: PolicyName, near_ms: float,
+    far_ms: float, overlapping: bool,
+) -> None:  # fmt: skip
+    from followme.lab.comparison import plot
+    from followme.lab.plan import LabConfig
+    from followme.lab.scenario import ScenarioConfig
+    from followme.system import needs
+
+    problems = needs.check(needs.MACHINE_LAB)
+    if problems:
+        failed("this machine cannot run the lab: " + "; ".join(problems))
+    check_outputs(json_file, plot_file)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    console = Console(stderr=str(json_file) == "-", highlight=False)
+    settings = ScenarioConfig(
+        lab=LabConfig(overlapping=overlapping, same_site_rtt_s=near_ms / 1e3, between_sites_rtt_s=far_ms / 1e3),
+        policy=policy.value,
+        parameters={"distance": 1.0} if policy is PolicyName.THRESHOLD else {},
+        mode=mode.value,
+    )
+    comparison = run(_show(settings, windows, console))
+    figures = comparison.figures()
+    console.print(_table(figures))
+    hand_over(figures, lambda path: plot(comparison, path), json_file, plot_file, console)
+
+
+async def _show(settings: Any, windows: Any, console: Console) -> Any:
+    from followme.lab import comparison
+    from followme.lab.scenario import Scenario
+    from followme.lab.story import Story
+
+    with Story(console) as story:
+        story.say("building the lab: four OpenFlow switches, a router, two hypervisors, a client")
+        async with Scenario(settings) as scenario:
+            story.say(
+                f"lab is up; path delays by {scenario.lab.delay.kind}, machines by QEMU with {scenario.accel}"
+            )
+            scenario.controller.watchers.add(story.happened)
+            return await comparison.compare(scenario, windows, story.say, story.tick)
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table(title="What was measured")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+    return table

@@ -1,0 +1,120 @@
+"""The config's sections of step 2: all mistakes at once, each with its key, and what would have no effect."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from followme.config import Config, ConfigError, check
+from followme.placement.settings import chooser_of, policy_of
+
+from ..config.document import RIGHT
+
+
+def document(policy: str = "always", offer: object = None, **needs: object) -> dict[str, Any]:
+    data = copy.deepcopy(RIGHT)
+    data["policy"] = {"name": policy}
+    if offer is not None:
+        data["networks"][1]["offer"] = offer
+    if needs:
+        data["services"][0]["needs"] = needs
+    return data
+
+
+def loaded(data: dict[str, Any]) -> Config:
+    return check(data, "fmc.yaml")
+
+
+def mistakes(data: dict[str, Any]) -> list[str]:
+    config = loaded(data)
+    with pytest.raises(ConfigError) as caught:
+        policy_of(config)
+    with pytest.raises(ConfigError) as again:
+        chooser_of(config)
+    assert caught.value.problems == again.value.problems, "both say all"
+    return caught.value.problems
+
+
+def test_all_mistakes_are_said_at_once() -> None:
+    data = document(offer={"server_price": [[0, 1.0], [5, 2.0]]}, weights={"latency": 0.0})
+    data["policy"] = {"name": "mdp", "parameters": {"p": 2.0}}
+    data["networks"][0]["offer"] = {"capacity": 1}
+    found = mistakes(data)
+    assert len(found) == 5
+    for key in (
+        "policy.parameters", "networks[1].offer: tier", "services[0].needs: all weights", "networks[0].offer",
+        "services[0].needs.worth",
+    ):  # fmt: skip
+        assert sum(line.startswith(f"fmc.yaml: {key}") for line in found) == 1, key
+
+
+@pytest.mark.parametrize(
+    ("offer", "needs", "line"),
+    [
+        ({"locality": "FI"}, {"localities": ["FI", "DE"]},
+         "services[0].needs.localities: 'DE' is offered by no data centre with a host; they offer FI"),
+        (None, {"localities": ["FI"]},
+         "services[0].needs.localities: 'FI' is offered by no data centre with a host; they offer nothing of the"),
+        (None, {"localities": []}, "services[0].needs.localities: an empty list allows no place at all"),
+        ({"service_classes": ["gold"]}, {"service_class": "silver"},
+         "services[0].needs.service_class: 'silver' is"),
+        ({"provider": "a"}, {"preferred": ["b"], "weights": {"preference": 1}},
+         "services[0].needs.preferred: 'b' is offered by no data centre with a host; they offer a"),
+        ({"provider": "a"}, {"preferred": ["a"], "weights": {"latency": 1}},
+         "services[0].needs.preferred: counts by"),
+        ({"provider": "a"}, {"preferred": ["a"]},
+         "services[0].needs.preferred: counts by needs.weights.preference"),
+        (None, {"user_class": {"latency": 2.0}}, "services[0].needs: user_class multiplies weights and worths"),
+    ],
+)  # fmt: skip
+def test_what_would_have_no_effect_is_said(offer: object, needs: dict[str, object], line: str) -> None:
+    (found,) = mistakes(document("always", offer, **needs))
+    assert found.startswith(f"fmc.yaml: {line}")
+
+
+def test_an_offer_where_nothing_can_run_is_said() -> None:
+    data = document()
+    data["networks"][0]["offer"] = {"provider": "a"}
+    (found,) = mistakes(data)
+    assert found == "fmc.yaml: networks[0].offer: wlan1 is an access network; only data centres offer something"
+    data = document()
+    data["networks"].append({**copy.deepcopy(data["networks"][1]), "name": "dc2", "datapath": 7, "offer": {},
+                             "prefix": "10.9.0.0/24", "locators": "10.9.0.128/25"})  # fmt: skip
+    del data["networks"][2]["host"]
+    (found,) = mistakes(data)
+    assert found == "fmc.yaml: networks[2].offer: dc2 has no 'host', so nothing can run there"
+
+
+def test_weights_under_a_model_of_distance_need_worths() -> None:
+    weights = {"latency": 1.0}
+    for policy in ("threshold", "myopic", "mdp"):
+        (found,) = mistakes(document(policy, weights=weights))
+        assert found.startswith("fmc.yaml: services[0].needs.worth: missing")
+        assert chooser_of(loaded(document(policy, weights=weights, worth={"latency": 1.0}))) is not None
+    for policy in ("always", "never", "stay-or-go"):
+        assert policy_of(loaded(document(policy, weights=weights))).name == policy
+
+
+def test_only_the_worths_that_are_given_count() -> None:
+    chooser = chooser_of(loaded(document(worth={"latency": 3.0}, user_class={"latency": 2.0})))
+    assert chooser is not None
+    worth = chooser.needs("desktop").worth
+    assert worth is not None
+    assert worth.columns == [("latency", 0, -6.0)]
+    assert chooser.needs("another").worth is None
+
+
+def test_an_end_is_a_moment() -> None:
+    for text in ("2030-01-31T20:15:00+01:00", "2030-01-31T19:15:00Z"):
+        chooser = chooser_of(loaded(document(ends_at=text)))
+        assert chooser is not None
+        assert chooser.needs("desktop").ends_at == 1896117300.0
+    for wrong in ("2030-01-31T20:15:00", "tomorrow", 20, "2030-01-31", None):
+        data = document(ends_at=wrong)
+        if wrong is None:
+            assert chooser_of(loaded(data)) is not None
+            continue
+        with pytest.raises(ConfigError, match=r"services\[0\].needs.ends_at: .*write a time with its offset"):
+            loaded(data)
