@@ -72,7 +72,7 @@ def test_policies_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "complaint"),
     [
-        ("sometimes", {}, "'sometimes' is unknown; known are always, learned, mdp, myopic, never, stay-or-go, thres"),
+        ("sometimes", {}, "'sometimes' is unknown; known are always, learned, mdp, myopic"),
         ("always", {"p": 1.0}, "policy 'always' has no parameter 'p'; known: none"),
         ("threshold", {"distanc": 1.0}, "no parameter 'distanc'; known: distance"),
         ("mdp", {"solution": 1.0}, "no parameter 'solution'; known: cost_per_s, gamma, k, p, q0, tau, thr"),
