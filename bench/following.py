@@ -81,7 +81,7 @@ async def _figures(quick: bool, say: Say) -> list[Figure]:
 
 async def _first_packet(scenario: Scenario, rounds: int, say: Say) -> Figure:
     await scenario.lab.move_client("wlan1")
-    await scenario.controller.idle()
+    await scenario.controller.deciding.idle()
     first = await first_packet(scenario, rounds)
     say(f"first packet: median of {rounds} rounds {_ms(first.median_s)}, the path itself {_ms(first.path_s)}, "
         f"the guest's first packet ever {_ms(first.ever_s)}")  # fmt: skip
@@ -120,7 +120,7 @@ async def _rules(scenario: Scenario) -> list[Figure]:
 
 async def _rows(scenario: Scenario, quick: bool, say: Say) -> list[Figure]:
     """Ours and theirs in turn, without the policy's interference."""
-    scenario.controller.use_policy("never", {})
+    scenario.controller.deciding.use_policy("never", {})
     plan = [("paper", 2), ("live", 4 if quick else IN_A_ROW), ("paper", 2)]
     if not quick:
         plan += [("live", IN_A_ROW), ("paper", 2)]

@@ -6,40 +6,24 @@ Unknown keys are refused, so a typing error never becomes a silent default.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from followme.config_fields import Address, Datapath, FilePath, MacField, Name, Number, NumberOrText, Port, Prefix
 from followme.config_placement import NeedsSection, OfferSection
+from followme.config_yaml import ConfigError, Section, read, validate
 from followme.domain import Network, NetworkKind, Node, NodeKind, Service, mac_text
 
-MAX_FILE_BYTES = 4 << 20
 MAX_SOCKET_PATH = 107
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+PAGE = "docs/config.md"
 
 
-class ConfigError(Exception):
-    """One or more mistakes in a config file; ``problems`` has a line for each: file, key, value, what to do."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class TlsSection(_Section):
+class TlsSection(Section):
     """Switches are verified against ``ca`` when it is given; the controller shows ``certificate``."""
 
     certificate: FilePath
@@ -47,19 +31,19 @@ class TlsSection(_Section):
     ca: FilePath
 
 
-class ListenSection(_Section):
+class ListenSection(Section):
     address: Address = IPv4Address("127.0.0.1")
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 6653
     tls: TlsSection | None = None
 
 
-class UplinkSection(_Section):
+class UplinkSection(Section):
     port: Port
     router_mac: MacField
     router_address: Address | None = None
 
 
-class DhcpSection(_Section):
+class DhcpSection(Section):
     """Addresses of ``inside`` that the controller leases to users who are not known yet."""
 
     first: Address
@@ -69,7 +53,7 @@ class DhcpSection(_Section):
     keep_address: bool = True
 
 
-class HostSection(_Section):
+class HostSection(Section):
     """The hypervisor of a data centre: where its machines run and how the others reach it."""
 
     port: Port
@@ -80,7 +64,7 @@ class HostSection(_Section):
     namespace: Name | None = None
 
 
-class NetworkSection(_Section):
+class NetworkSection(Section):
     name: Name
     kind: NetworkKind
     datapath: Datapath
@@ -95,6 +79,10 @@ class NetworkSection(_Section):
     offer: OfferSection | None = None
     uplink_bit_s: Annotated[Number, Field(gt=0.0, allow_inf_nan=False)] | None = None
 
+    @property
+    def runs_machines(self) -> bool:
+        return self.host is not None
+
     def network(self) -> Network:
         return Network(
             name=self.name, kind=self.kind, datapath=self.datapath, uplink_port=self.uplink.port,
@@ -104,7 +92,7 @@ class NetworkSection(_Section):
         )  # fmt: skip
 
 
-class MachineSection(_Section):
+class MachineSection(Section):
     name: Name
     home: Name
     mac: MacField
@@ -115,7 +103,7 @@ class MachineSection(_Section):
     memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
 
 
-class UserSection(_Section):
+class UserSection(Section):
     """A user known beforehand; other users become known when they ask for an address by DHCP."""
 
     name: Name
@@ -125,29 +113,29 @@ class UserSection(_Section):
     port: Port | None = None
 
 
-class ServiceSection(_Section):
+class ServiceSection(Section):
     name: Name
     user: Name
     machine: Name
     needs: NeedsSection | None = None
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     name: Literal["always", "never", "threshold", "myopic", "mdp", "stay-or-go", "learned"] = "mdp"
-    parameters: dict[str, NumberOrText] = {}
+    parameters: dict[str, NumberOrText] = Field(default_factory=dict)
 
 
-class ProbeSection(_Section):
+class ProbeSection(Section):
     interval_s: Annotated[Number, Field(gt=0.0, le=3600.0)] = 0.5
 
 
-class MigrationSection(_Section):
+class MigrationSection(Section):
     mode: Literal["live", "cold", "paper"] = "live"
     max_pause_ms: Annotated[Number, Field(gt=0.0, le=60_000.0)] = 100.0
     timeout_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 300.0
 
 
-class ConfigFile(_Section):
+class ConfigFile(Section):
     networks: Annotated[tuple[NetworkSection, ...], Field(min_length=1)]
     machines: tuple[MachineSection, ...] = ()
     users: tuple[UserSection, ...] = ()
@@ -177,77 +165,20 @@ class Config:
         return next(section for section in self.file.networks if section.name == name)
 
 
-class _Loader(yaml.SafeLoader):
-    """Without aliases: a few lines of them stand for more data than there is memory."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, "aliases (*) are not taken here; write the value out", mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        None, None, f"key {_short(key.value)} stands twice; the second would win", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path) -> Config:
     """Read and check the file; ``ConfigError`` lists every mistake."""
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    if len(text) > MAX_FILE_BYTES:
-        raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a config file"])
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(data, dict):
-        raise ConfigError([f"{path}: must be a mapping with the key 'networks'; see docs/config.md"])
-    return check(data, str(path))
+    return check(read(path, "networks", PAGE), str(path))
 
 
 def check(data: dict[str, Any], name: str) -> Config:
     """Check parsed data; ``name`` is the file's name in messages."""
-    try:
-        file = ConfigFile.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError([_line(name, problem) for problem in error.errors()]) from None
+    file = validate(ConfigFile, data, name, PAGE)
     problems = [f"{name}: {problem}" for problem in _contradictions(file)]
     if problems:
         raise ConfigError(problems)
     networks = tuple(section.network() for section in file.networks)
     return Config(file, networks, tuple(_nodes(file)), tuple(
         Service(section.name, section.user, section.machine) for section in file.services), name)  # fmt: skip
-
-
-def _line(name: str, problem: Any) -> str:
-    key = ""
-    for part in problem["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    if problem["type"] == "extra_forbidden":
-        return f"{name}: {key}: unknown key (value {_short(problem['input'])}); see docs/config.md for the keys"
-    if problem["type"] == "missing":
-        return f"{name}: {key}: missing; see docs/config.md"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {key}: {_short(problem['input'])}: {message}"
-
-
-def _short(value: object) -> str:
-    try:
-        text = _REPR.repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        return "a number that is far too long"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _nodes(file: ConfigFile) -> Iterator[Node]:

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config import MigrationSection, PolicySection
+from followme.config import MigrationSection, PolicySection, ServiceSection
 from followme.config_fields import Address, FilePath, MacField, Name, Number, Prefix
-from followme.config_placement import NeedsSection, OfferSection
+from followme.config_placement import OfferSection
 from followme.config_yaml import ConfigError, Section, read, validate
 from followme.domain import NetworkKind, Node, NodeKind, Service, mac_text
 
@@ -43,6 +43,10 @@ class SiteSection(Section):
     agent: AgentSection
     area: Annotated[int, Field(strict=True, ge=0)] = 0
     offer: OfferSection | None = None
+
+    @property
+    def runs_machines(self) -> bool:
+        return self.kind is NetworkKind.DATACENTRE
 
 
 class MapServerSection(Section):
@@ -87,13 +91,6 @@ class LispUserSection(Section):
     mac: MacField | None = None
 
 
-class LispServiceSection(Section):
-    name: Name
-    user: Name
-    machine: Name
-    needs: NeedsSection | None = None
-
-
 class LispProbeSection(Section):
     interval_s: Annotated[Number, Field(gt=0.0, le=3600.0)] = 1.0
 
@@ -104,7 +101,7 @@ class LispConfigFile(Section):
     map_server: MapServerSection
     machines: tuple[LispMachineSection, ...] = ()
     users: tuple[LispUserSection, ...] = ()
-    services: tuple[LispServiceSection, ...] = ()
+    services: tuple[ServiceSection, ...] = ()
     listen: LispListenSection = LispListenSection()
     instance_id: Annotated[int, Field(strict=True, ge=0, lt=1 << 24)] = 0
     policy: PolicySection = PolicySection()
@@ -119,9 +116,12 @@ class LispConfig:
     file: LispConfigFile
     nodes: tuple[Node, ...]
     services: tuple[Service, ...]
+    name: str
+    """The file's, for messages."""
 
-    def site(self, name: str) -> SiteSection:
-        return next(site for site in self.file.networks if site.name == name)
+    @property
+    def networks(self) -> tuple[SiteSection, ...]:
+        return self.file.networks
 
 
 def load(path: Path) -> LispConfig:
@@ -135,8 +135,8 @@ def check(data: dict[str, Any], name: str) -> LispConfig:
     problems = [f"{name}: {problem}" for problem in _contradictions(file)]
     if problems:
         raise ConfigError(problems)
-    return LispConfig(file, tuple(_nodes(file)), tuple(
-        Service(section.name, section.user, section.machine) for section in file.services))  # fmt: skip
+    services = tuple(Service(section.name, section.user, section.machine) for section in file.services)
+    return LispConfig(file, tuple(_nodes(file)), services, name)
 
 
 Nodes = tuple[tuple[str, tuple[LispMachineSection | LispUserSection, ...]], ...]

@@ -45,18 +45,23 @@ def read(path: Path, first_key: str, page: str) -> dict[str, Any]:
     try:
         data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from None
+        # Not the error's own text: it shows the lines around, and a key may stand there.
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        what = getattr(error, "problem", None) or "not UTF-8, nested too deep, or a number that is far too long"
+        raise ConfigError([f"{path}{line}: not valid YAML: {what}"]) from None
     if not isinstance(data, dict):
         raise ConfigError([f"{path}: must be a mapping with the key '{first_key}'; see {page}"])
     return data
 
 
-def validate(model: type[S], data: dict[str, Any], name: str, page: str) -> S:
-    """``data`` as ``model``; ``ConfigError`` has a line for each mistake, ``name`` is the file's in them."""
+def validate(model: type[S], data: dict[str, Any], name: str, page: str, *, secrets: bool = False) -> S:
+    """``data`` as ``model``; ``ConfigError`` has a line for each mistake, ``name`` is the file's in them. With
+    ``secrets`` in the file no value is shown that may be one, or stands where one is meant."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([_line(name, problem, page) for problem in error.errors()]) from None
+        raise ConfigError([_line(name, problem, page, secrets) for problem in error.errors()]) from None
 
 
 def short(value: object) -> str:
@@ -68,16 +73,19 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _line(name: str, problem: Any, page: str) -> str:
+def _line(name: str, problem: Any, page: str, secrets: bool) -> str:
     key = ""
     for part in problem["loc"]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    if problem["type"] == "extra_forbidden":
-        return f"{name}: {key}: unknown key (value {short(problem['input'])}); see {page} for the keys"
-    if problem["type"] == "missing":
+    value, kind = problem["input"], problem["type"]
+    secret = any(isinstance(part, str) and part in ("key", "keys") for part in problem["loc"])
+    hidden = secrets and (secret or kind == "extra_forbidden" or isinstance(value, (dict, list, tuple)))
+    if kind == "extra_forbidden":
+        return f"{name}: {key}: unknown key{'' if hidden else f' (value {short(value)})'}; see {page} for the keys"
+    if kind == "missing":
         return f"{name}: {key}: missing; see {page}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {key}: {short(problem['input'])}: {message}"
+    return f"{name}: {key}: {'' if hidden else f'{short(value)}: '}{message}"
 
 
 class _Loader(yaml.SafeLoader):

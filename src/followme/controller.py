@@ -22,28 +22,24 @@ from followme.config import Config
 from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Handlers, Southbound, SwitchError
-from followme.domain import Attachment, Decision, Mac, Network, Node, NodeKind, Placement, Service
+from followme.deciding import Deciding
+from followme.domain import Attachment, Mac, Network, Node, NodeKind, Placement, Service
 from followme.events import Watchers
-from followme.gathering import Gathering
 from followme.machines import Machines
-from followme.migration.host import Host, MigrationError
+from followme.migration.host import Host
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager
 from followme.mobility.watcher import Watcher
 from followme.openflow import Port, PortStatus
-from followme.placement import Always, Never, Policy, Situation, policy_named
+from followme.openflow_world import OpenFlowWorld
 from followme.placement.prober import PathProber
 from followme.placement.settings import chooser_of, policy_of
-from followme.placement.stay_policy import StayOrGo
 from followme.placement.uplinks import UplinkMeter
-from followme.situations import Question, Situations
+from followme.situations import Situations
 from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
-JUDGES_ANY_PLACE = (Always.name, Never.name, StayOrGo.name)
-"""The policies that do not go by distance: they decide also about services that have weights."""
-_WEIGHER = StayOrGo()
 
 LEASE_CHECK_S = 30.0
 SUMMARY_S = 60.0
@@ -79,15 +75,13 @@ class Controller:
             attached=self._attached, arrived=self._arrived, peers=self.peers,
             probe=self.prober.received, clock=clock,
         )  # fmt: skip
-        self.policy: Policy = policy_of(config)
         speeds = {one.name: one.uplink_bit_s for one in config.file.networks if one.uplink_bit_s is not None}
         self.uplinks = UplinkMeter(self.networks, self.southbound, speeds, clock, self.prober.centres)
         chooser = chooser_of(config)
-        self.situations = None if chooser is None else Situations(
-            config, chooser, self.redirect, self.prober, self.uplinks, lambda: self.machines, clock, wall
-        )  # fmt: skip
-        self.gathering = None if self.situations is None or not self.situations.chooser.scarce else Gathering(
-            self.situations, self._answer, self.follow, self._question
+        world = OpenFlowWorld(self.networks, self.redirect, self.prober, self.uplinks, lambda: self.machines)
+        self.deciding = Deciding(
+            None if chooser is None else Situations(config.services, chooser, world, clock, wall),
+            policy_of(config), self.watchers, ready=self._ready, carry=self._carry, place=self._place_of,
         )  # fmt: skip
         self.machines = Machines(
             config, hosts, self.redirect, self.store, self.watchers, peers=self.peers,
@@ -101,9 +95,7 @@ class Controller:
         self._store_behind = False
         self._summary: dict[str, int] = {}
         self._last_seen: dict[str, str] = {}
-        self._impossible: dict[str, bytes] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._deciding: set[asyncio.Task[None]] = set()
 
     # ---- life
 
@@ -120,9 +112,10 @@ class Controller:
     async def close(self) -> None:
         """Stop; migrations under way are taken back first."""
         await self.machines.close()
-        for task in [*self._tasks, *self._deciding]:
+        await self.deciding.close()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._deciding, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.watcher.close()
         await self.southbound.close()
         self._log_summary()
@@ -226,8 +219,8 @@ class Controller:
             self.locations.remove(node.name)
             self.redirect.forget(node.name)
             self._last_seen.pop(node.name, None)
-            if self.situations is not None:
-                self.situations.residence.forget(node.name)
+            if self.deciding.situations is not None:
+                self.deciding.situations.residence.forget(node.name)
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self.config.file.listen.tls
@@ -280,67 +273,20 @@ class Controller:
         self.machines.retire(attachment.node, self.redirect.bindings[attachment.node].old)
         left = self._last_seen.get(attachment.node)
         self._last_seen[attachment.node] = attachment.network
-        if self.situations is not None and node.kind is NodeKind.USER:
-            self.situations.residence.seen(attachment.node, attachment.network, self.clock())
+        if self.deciding.situations is not None and node.kind is NodeKind.USER:
+            self.deciding.situations.residence.seen(attachment.node, attachment.network, self.clock())
         for service in self.config.services:
             if service.user == attachment.node:
-                self.follow(service, left)
+                self.deciding.follow(service, left)
 
     def _arrived(self, node: Node, network: Network) -> None:
         text = f"{node.name} has arrived at {network.name}: its first packet was seen"
         self.watchers.tell("mobility", text, node)
 
-    # ---- 2: stay or go
+    # ---- 2 and 3: stay or go, and carry it
 
-    def situation(self, service: Service) -> Situation | None:
-        """All that a policy may know about the service now; ``None`` while its user or machine has no place."""
-        question = self._question(service)
-        return None if question is None else question.situation
-
-    def decide(self, service: Service) -> Decision | None:
-        """What is best for the service now, whatever others want; ``None`` as ``situation``."""
-        question = self._question(service)
-        return None if question is None else self._answer(question)
-
-    def content_ends(self, service: str, remaining_s: float | None) -> None:
-        """The service's content ends in ``remaining_s`` seconds (``None``: it has no end), from now on whatever the
-        config says. ``ValueError`` if there is no such service, or the time is negative or not finite."""
-        if self.situations is None:
-            raise ValueError("no data centre can run machines: there are no decisions")
-        self.situations.content_ends(service, remaining_s)
-
-    def _question(self, service: Service) -> Question | None:
-        question = None if self.situations is None else self.situations.of(service)
-        if question is None:
-            return None
-        choice = question.choice
-        excluded = b"" if choice.feasible.all() else choice.feasible.tobytes()
-        if self._impossible.get(service.name, b"") != excluded:  # said once, not at each decision
-            self._impossible[service.name] = excluded
-            if excluded:
-                self.watchers.tell("placement", f"{service.name}: not possible: " + "; ".join(
-                    f"{name}: {why}" for name, why in sorted(choice.excluded.items())), choice)  # fmt: skip
-        return question
-
-    def _answer(self, question: Question) -> Decision:
-        """Rules first; then stay-or-go where the service has weights, for models of distance cannot judge a
-        place that was chosen for something else; then the policy."""
-        situation = question.situation
-        if situation.rule is not None and situation.best != situation.current:
-            return situation.decide("rule", situation.rule.migrate, situation.rule.why)
-        weigh = situation.weighed and self.policy.name not in JUDGES_ANY_PLACE
-        decision = (_WEIGHER if weigh else self.policy).decide(situation)
-        if situation.weighed and decision.migrate:
-            return dataclasses.replace(decision, why=f"{decision.why}; {question.choice.why}")
-        return decision
-
-    def follow(self, service: Service, left: str | None = None) -> None:
-        """Decide about the service, and carry its machine if that is the decision; the user has ``left``."""
-        task = asyncio.ensure_future(self._follow(service, left))
-        self._deciding.add(task)
-        task.add_done_callback(self._followed)
-
-    async def _follow(self, service: Service, left: str | None) -> None:
+    async def _ready(self, service: Service, left: str | None) -> None:
+        """The network that the user is at now knows the machine, the one that it has left forgets it."""
         user = self.redirect.bindings.get(service.user)
         if user is not None and service.machine in self.redirect.bindings:
             with contextlib.suppress(SwitchError):  # the first packet between them will tell it then
@@ -349,39 +295,9 @@ class Controller:
             if left is not None and left not in self.peers(machine):
                 self.redirect.untell(service.machine, left)
         await self.machines.settled(service.machine)
-        decision = self.decide(service) if self.gathering is None else await self.gathering.decision(service)
-        if decision is None:
-            return
-        verb = f"go to {decision.target}" if decision.migrate else f"stay at {decision.source}"
-        self.watchers.tell("placement", f"{service.name}: {verb} ({decision.policy}: {decision.why})", decision)
-        if decision.migrate:
-            await self._carry(service.machine, decision)
 
-    async def _carry(self, machine: str, decision: Decision) -> None:
-        situations = self.situations
-        if situations is not None:
-            situations.reserve(machine, decision.target)
-        try:
-            with contextlib.suppress(MigrationError):  # reported by the machines already
-                await self.machines.carry(machine, decision.target)
-        finally:
-            if situations is not None:
-                situations.release(machine)
-        if self.gathering is not None:
-            left = self.redirect.bindings[machine].here.network == decision.target
-            self.gathering.freed(decision.source if left else decision.target)
+    async def _carry(self, machine: str, target: str) -> None:
+        await self.machines.carry(machine, target)
 
-    async def idle(self) -> None:
-        """Return when every decision that was due has been taken and carried out."""
-        while self._deciding:
-            await asyncio.wait(list(self._deciding))
-
-    def _followed(self, task: asyncio.Task[None]) -> None:
-        self._deciding.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("following a user failed", exc_info=task.exception())
-
-    def use_policy(self, name: str, parameters: Mapping[str, float | str]) -> None:
-        """Another policy from now on; ``ValueError`` names what is wrong with it."""
-        self.policy = policy_named(name, parameters)
-
+    def _place_of(self, machine: str) -> str:
+        return self.redirect.bindings[machine].here.network

@@ -11,7 +11,9 @@ import signal
 from pathlib import Path
 
 from followme.config import Config
+from followme.config_lisp import LispConfig
 from followme.controller import Controller
+from followme.controllers.lisp.controller import LispController
 from followme.events import Happening
 from followme.migration.host import Host
 from followme.system import needs, netns
@@ -58,12 +60,29 @@ async def hosts_of(config: Config) -> dict[str, Host]:
     }  # fmt: skip
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config | LispConfig) -> None:
     """Run until a signal says to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    await (_serve_lisp(config, stop) if isinstance(config, LispConfig) else _serve_openflow(config, stop))
+
+
+async def _serve_lisp(config: LispConfig, stop: asyncio.Event) -> None:
+    controller = LispController(config)
+    controller.watchers.add(_log)
+    try:
+        await controller.start()
+        server = config.file.map_server
+        log.info("subscribing at map server %s port %d", server.address, server.port)
+        await stop.wait()
+        log.info("stopping; sites and machines go on")
+    finally:
+        await controller.close()
+
+
+async def _serve_openflow(config: Config, stop: asyncio.Event) -> None:
     if lines := await missing(config):
         raise RuntimeError("; ".join(lines))
     controller = Controller(config, await hosts_of(config))

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum, isfinite
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from followme.config import Config
-from followme.continuity.redirect import Redirect
-from followme.domain import NetworkKind, Service
-from followme.machines import Machines
+from followme.domain import Service
 from followme.placement import Situation
 from followme.placement.chooser import Choice, Chooser, Measured
-from followme.placement.prober import PathProber
 from followme.placement.residence import Residence
-from followme.placement.uplinks import UplinkMeter
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,45 +30,69 @@ class Question:
     situation: Situation
 
 
-class Situations:
-    """Puts together what the controller's parts know; keeps who takes what room, and when contents end.
+class World(Protocol):
+    """What is known of places and paths, however sessions are kept; times and delays in seconds."""
 
-    ``machines`` is asked for the machines' side each time. Times are ``clock``'s, but for the config's
-    ``ends_at``, which are ``wall``'s.
+    centres: Sequence[str]
+    """The data centres, in the order of what ``measured`` gives."""
+
+    @property
+    def moves(self) -> int:
+        """Raised with each change of a machine's place."""
+
+    def access_of(self, user: str) -> str | None:
+        """The access network where the user is; ``None`` if it is at none."""
+
+    def place_of(self, machine: str) -> tuple[str, str] | None:
+        """The data centre where the machine runs, and the one that it is being carried to (or the same)."""
+
+    def measured(self, access: str) -> tuple[Floats, Floats, Floats]:
+        """(data centres,) each: one-way delay, loss, free bandwidth in bit/s; NaN where nobody knows, an infinite
+        delay where nothing gets through."""
+
+    def expected_bytes(self, machine: str) -> int:
+        """What carrying it would cost."""
+
+    def bandwidth_bit_s(self, source: str, target: str) -> float | None:
+        """Free for machines between two data centres."""
+
+    def stalled_s(self, machine: str) -> float | None:
+        """For how long it stood still when it was carried last."""
+
+
+class Situations:
+    """Puts together what the world knows; keeps who takes what room, and when contents end.
+
+    Times are ``clock``'s, but for the config's ``ends_at``, which are ``wall``'s.
     """
 
     def __init__(
         self,
-        config: Config,
+        services: Iterable[Service],
         chooser: Chooser,
-        redirect: Redirect,
-        prober: PathProber,
-        uplinks: UplinkMeter,
-        machines: Callable[[], Machines],
+        world: World,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.chooser = chooser
         self.residence = Residence()
-        self._services = {service.name: service for service in config.services}
-        self._kinds = {network.name: network.kind for network in config.networks}
-        self._redirect, self._prober, self._uplinks, self._machines = redirect, prober, uplinks, machines
+        self._services = {service.name: service for service in services}
+        self._world = world
         self._clock, self._wall = clock, wall
         self._ends: dict[str, float | None] = {}
         self._going: dict[str, str] = {}
         self._used: NDArray[np.float64] = np.zeros(len(chooser.names))
         self._used_at = -1
-        # The prober measures the way to every data centre, the chooser knows those that can run machines.
-        columns = [prober.centres.index(name) for name in chooser.names]
-        self._columns = None if columns == list(range(len(prober.centres))) else np.array(columns)
+        # The way to every data centre is measured, the chooser knows those that can run machines.
+        columns = [list(world.centres).index(name) for name in chooser.names]
+        self._columns = None if columns == list(range(len(world.centres))) else np.array(columns)
 
     def of(self, service: Service) -> Question | None:
         """All that a policy may know about the service now; ``None`` while its user or machine has no place."""
-        bindings = self._redirect.bindings
-        user, machine = bindings.get(service.user), bindings.get(service.machine)
-        if user is None or machine is None or self._kinds[user.here.network] is not NetworkKind.ACCESS:
+        access, place = self._world.access_of(service.user), self._world.place_of(service.machine)
+        if access is None or place is None:
             return None
-        access, current = user.here.network, machine.here.network
+        current = place[0]
         choice = self.chooser.choose(
             service.name, access, current, self._measured(access), self.remaining_s(service.name)
         )
@@ -78,11 +100,7 @@ class Situations:
 
     def question(self, service: Service, access: str, current: str, choice: Choice) -> Question:
         """The question whether to go where ``choice`` says."""
-        best, machines = choice.best or current, self._machines()
-        bandwidth = machines.bandwidth_bit_s(current, best)
-        if bandwidth is None:  # nothing was carried between them yet
-            bandwidth = self._uplinks.between(current, best)
-        last = machines.results.get(service.machine)
+        best, world = choice.best or current, self._world
         stay_s, stays = self.residence.of(service.user)
         distance = self.chooser.distance
         return Question(service, access, current, choice, Situation(
@@ -92,8 +110,8 @@ class Situations:
             distance=distance(access, current),
             delay_current_s=choice.delay_s(current),
             delay_best_s=choice.delay_s(best),
-            migration_bytes=machines.expected_bytes(service.machine),
-            bandwidth_bit_s=bandwidth,
+            migration_bytes=world.expected_bytes(service.machine),
+            bandwidth_bit_s=world.bandwidth_bit_s(current, best),
             rule=choice.verdict,
             distance_best=distance(access, best),
             weighed=choice.ranking is not None,
@@ -101,7 +119,7 @@ class Situations:
             stay_s=stay_s,
             stays=stays,
             remaining_s=self.remaining_s(service.name),
-            stalled_s=None if last is None else max(last.pause_s, last.held_s),
+            stalled_s=world.stalled_s(service.machine),
         ))  # fmt: skip
 
     def remaining_s(self, service: str) -> float | None:
@@ -144,24 +162,21 @@ class Situations:
     def _taken(self) -> NDArray[np.float64]:
         """(data centres,): a machine that is being carried counts where it will be, and also where it is: it comes
         back if that fails."""
-        if self._used_at != self._redirect.machine_places:
-            self._used_at = self._redirect.machine_places
+        if self._used_at != self._world.moves:
+            self._used_at = self._world.moves
             demands: dict[str, list[float]] = {}
             for service in self._services.values():
-                binding = self._redirect.bindings.get(service.machine)
-                if binding is None:
+                place = self._world.place_of(service.machine)
+                if place is None:
                     continue
-                places = {binding.here.network, self._going.get(service.machine, binding.here.network)}
-                if binding.arriving is not None:  # somebody else has it carried
-                    places.add(binding.arriving.network)
-                for place in places:
-                    demands.setdefault(place, []).append(self.chooser.needs(service.name).requirements.demand)
+                # The second of ``place`` is another one too where somebody else has it carried.
+                for one in {*place, self._going.get(service.machine, place[0])}:
+                    demands.setdefault(one, []).append(self.chooser.needs(service.name).requirements.demand)
             self._used = np.array([fsum(demands.get(name, ())) for name in self.chooser.names])
         return self._used
 
     def _measured(self, access: str) -> Measured:
-        delays, losses = self._prober.measured(access)
-        bandwidths, columns = self._uplinks.measured(access), self._columns
-        if columns is not None:
+        delays, losses, bandwidths = self._world.measured(access)
+        if (columns := self._columns) is not None:
             delays, losses, bandwidths = delays[columns], losses[columns], bandwidths[columns]
         return Measured(delays, losses, bandwidths, self._taken())

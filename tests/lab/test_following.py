@@ -270,7 +270,7 @@ async def test_a_client_with_a_new_address_is_recognised_and_followed() -> None:
         ])  # fmt: skip
         async with Pinger(client.namespace, scenario.machine_identifier) as pinger:
             await asyncio.sleep(0.5)
-            await scenario.controller.idle()
+            await scenario.controller.deciding.idle()
             await asyncio.sleep(1.0)
         binding = scenario.controller.redirect.bindings[USER]
         assert (binding.node.identifier, binding.here.network) == (IPv4Address("10.4.0.33"), "wlan2")

@@ -342,6 +342,28 @@ async def test_where_an_eid_is(world: World) -> None:
     assert await router.lookup(IPv4Address("10.3.0.1")) == (world.lab.site("wlan1").rloc,)
 
 
+async def test_a_crash_right_after_the_switch_does_not_take_the_machine_back(world: World) -> None:
+    """The state file is of before the switch; the kernel's route is of after it."""
+    lab, router = world.lab, world.routers["dc1"]
+    eid, rloc = IPv4Address("10.1.0.9"), lab.site("dc2").rloc
+    router.claim(eid, MACHINE_MAC)
+    await router.arm(eid, MACHINE_MAC, rloc)
+    file = world.directory / "xtr-dc1.json"
+    before = file.read_text()
+    router.switch(eid, rloc)
+    await router.close(leave=True)
+    file.write_text(before)
+    again = await world.start("dc1")
+    assert not again.local(eid)
+    route = await run(["ip", "-n", lab.site("dc1").namespace, "route", "show", "table", "4341", "10.1.0.9"])
+    assert f"dst {rloc}" in route
+    assert "dev lan" not in route
+    again.claim(eid, MACHINE_MAC)  # the order to roll back
+    await again.disarm(eid)
+    await again.close(leave=True)
+    assert (await world.start("dc1")).local(eid)
+
+
 async def test_leaving_for_good_leaves_nothing(world: World) -> None:
     site = world.lab.site("wlan2")
     await world.lab.move_client("wlan2")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from followme.config import Config, ConfigError, check, load
+from followme.config import Config, check, load
+from followme.config_yaml import ConfigError
 
 SEED: dict[str, Any] = {
     "networks": [{

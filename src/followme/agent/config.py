@@ -95,7 +95,7 @@ def check(data: dict[str, Any], name: str) -> AgentConfig:
             problems += error.problems
     config = None
     try:
-        config = validate(AgentConfig, data, name, PAGE)
+        config = validate(AgentConfig, data, name, PAGE, secrets=True)
     except ConfigError as error:
         problems += [line for line in error.problems if not line.startswith(f"{name}: router")]
     if config is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, Self
 
 from followme.agent.config import AgentConfig, AgentMachineSection, HypervisorSection
 from followme.agent.network import SiteNetwork
+from followme.lisp import EidPrefix
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.mover import Options
 from followme.remote.channel import ChannelError
@@ -25,6 +28,8 @@ from followme.xtr.router import RouterError, TunnelRouter
 
 log = logging.getLogger(__name__)
 
+MAX_WATCHED = 256
+
 
 class AgentError(RuntimeError):
     """The agent cannot run as its config says; the text names the key."""
@@ -39,14 +44,29 @@ class Agent:
         self.router = TunnelRouter(config.router, on_event=self._event)
         self.machines: SiteMachines | None = None
         self._keys: dict[str, Key] = {}
+        self._opened = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._opened.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.aclose()
+
+    async def _start(self) -> None:
         self._keys = self._load_keys()
         self.store = Store(self.config.store)
+        self._opened.callback(self.store.close)
         rloc = self.config.router.rlocs[0].address
         self.network = SiteNetwork(self.site, self.router, rloc, self.store, self.connect)
         hypervisor = await self._hypervisor()
         await self.router.start()
+        self._opened.push_async_callback(self.router.close, leave=True)
+        self._opened.push_async_callback(self.network.close)
         if hypervisor is not None:
             await self._start_machines(hypervisor)
         control = self.config.control
@@ -57,15 +77,7 @@ class Agent:
             )  # fmt: skip
         except OSError as error:
             raise AgentError(f"control: {control.address} port {control.port}: {error.strerror or error}") from None
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.server.close()
-        if self.machines is not None:
-            await self.machines.close()
-        await self.network.close()
-        await self.router.close(leave=True)
-        self.store.close()
+        self._opened.push_async_callback(self.server.close)
 
     async def connect(self, site: str) -> Client:
         """A new connection to another site's agent; ``ChannelError`` if it does not answer."""
@@ -104,6 +116,7 @@ class Agent:
             self.site, hypervisor, self.store, self.network, self.connect, timeout_s=settings.timeout_s,
             options=Options(max_pause=settings.max_pause_ms / 1e3, survive=True),
         )  # fmt: skip
+        self._opened.push_async_callback(self.machines.close)
         for machine in self.config.machines:
             self.network.know(machine.name, machine.address, machine.mac)
         await self.machines.start(_spec(machine) for machine in self.config.machines)
@@ -115,15 +128,14 @@ class Agent:
     def _handlers(self) -> dict[str, Handler]:
         """Who may ask for what: agents carry machines to each other, controllers order it."""
         agents: dict[str, Handler] = {}
-        controllers: dict[str, Handler] = {"status": self._status, **self.network.controller_handlers()}
+        controllers: dict[str, Handler] = {
+            "site": self._status, "paths": self._paths, **self.network.controller_handlers(),
+        }  # fmt: skip
         if self.machines is not None:
             ordered = {"carry", "cancel", "machines"}
             for method, handler in self.machines.handlers().items():
                 (controllers if method in ordered else agents)[method] = handler
             agents |= self.network.handlers()
-        # Both have a "status": the hypervisor's, of one copy, and the site's.
-        if "status" in agents:
-            agents["copy_status"] = agents.pop("status")
         return {
             **{method: self._only("agent", handler) for method, handler in agents.items()},
             **{method: self._only("controller", handler) for method, handler in controllers.items()},
@@ -140,6 +152,21 @@ class Agent:
     async def _status(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         problems = {} if self.machines is None else dict(self.machines.problems)
         return {"site": self.site, "router": self.router.status(), "problems": problems}
+
+    async def _paths(self, params: Mapping[str, Any], caller: Caller) -> dict[str, float]:
+        """Round trips to the RLOCs of ``watch`` (RLOC: an EID prefix behind it), which are probed from now on."""
+        wanted = params.get("watch")
+        if not isinstance(wanted, dict) or len(wanted) > MAX_WATCHED:
+            raise AgentError(f"watch: at most {MAX_WATCHED} RLOCs, each with an EID prefix")
+        try:
+            rlocs = {
+                ip_address(rloc): EidPrefix.of(str(prefix), self.config.router.instance_id)
+                for rloc, prefix in wanted.items()
+            }
+        except ValueError as error:
+            raise AgentError(f"watch: {error}") from None
+        self.router.watch(rlocs)
+        return {str(rloc): rtt for rloc, rtt in self.router.round_trips().items() if rloc in rlocs}
 
     def _event(self, event: object) -> None:
         log.info("%s", event)

@@ -22,11 +22,13 @@ def failed(text: str) -> NoReturn:
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what may go wrong on a healthy program becomes one line and exit code 1."""
+    from followme.config_keys import KeyFileError
     from followme.continuity.southbound import SwitchError
     from followme.lab.client import DhcpError
     from followme.lab.guest import GuestError
     from followme.lab.topology import LabError
     from followme.migration.host import MigrationError
+    from followme.remote.channel import ChannelError
     from followme.store import StoreError
     from followme.system.process import ProcessError
 
@@ -38,8 +40,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         typer.echo(f"followme: ended by {signal.Signals(number).name}; what was made is removed", err=True)
         raise typer.Exit(128 + number) from None
     except (
-        SwitchError, DhcpError, GuestError, LabError, MigrationError, StoreError, ProcessError, OSError,
-        RuntimeError,
+        SwitchError, DhcpError, GuestError, LabError, MigrationError, StoreError, ProcessError, ChannelError,
+        KeyFileError, OSError, RuntimeError,
     ) as error:  # fmt: skip
         failed(" ".join(str(error).split()))
 

@@ -3,47 +3,65 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from followme import __version__
-from followme.config import ConfigError, load
+from followme.config_yaml import ConfigError, read
 
 from .ending import run
 
-ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The YAML file; see examples/controller.yaml.")]
+T = TypeVar("T")
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each step of each message.")]
+
+
+def _file(example: str) -> Any:
+    return typer.Option("--config", "-c", help=f"The YAML file; see examples/{example}.")
 
 
 def add(app: typer.Typer) -> None:
     app.command()(controller)
+    app.command()(mapserver)
+    app.command()(agent)
     app.command("check-config")(check_config)
     app.command()(version)
 
 
-def controller(
-    config_file: ConfigPath,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step of each message.")] = False,
-) -> None:
-    """Run the controller for real switches and hypervisors, until SIGINT or SIGTERM."""
-    from followme.daemon import serve
+def controller(config_file: Annotated[Path, _file("controller.yaml")], verbose: Verbose = False) -> None:
+    """Run the controller, for OpenFlow switches or LISP sites (``plane: lisp``), until SIGINT or SIGTERM."""
+    from followme import daemon
 
-    config = _load(config_file)
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    logging.getLogger("qemu.qmp").setLevel(logging.WARNING)
+    config = _checked(lambda: _controller_config(config_file))
+    _log(verbose)
+    run(daemon.serve(config))
+
+
+def mapserver(config_file: Annotated[Path, _file("mapserver.yaml")], verbose: Verbose = False) -> None:
+    """Run a LISP map server and resolver, until SIGINT or SIGTERM."""
+    from followme.mapsystem.config import load
+    from followme.mapsystem.serve import serve
+
+    config = _checked(lambda: load(config_file))
+    _log(verbose)
+    run(serve(config))
+
+
+def agent(config_file: Annotated[Path, _file("agent.yaml")], verbose: Verbose = False) -> None:
+    """Run a site's agent: its LISP tunnel router and its machines, until SIGINT or SIGTERM. Needs root."""
+    from followme.agent.config import load
+    from followme.agent.serve import serve
+
+    config = _checked(lambda: load(config_file))
+    _log(verbose)
     run(serve(config))
 
 
 def check_config(config_file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
-    """Check a config file, and say everything that is wrong with it."""
-    config = _load(config_file)
-    typer.echo(
-        f"{config_file}: good: {len(config.networks)} networks, {len(config.file.machines)} machines, "
-        f"{len(config.file.users)} users, {len(config.services)} services"
-    )
+    """Check a config file of any of our daemons, and say everything that is wrong with it."""
+    typer.echo(f"{config_file}: good: {_checked(lambda: _describe(config_file))}")
 
 
 def version() -> None:
@@ -51,18 +69,47 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _load(path: Path) -> Any:
+def _describe(path: Path) -> str:
+    data = read(path, "networks", "docs/config.md")
+    if "router" in data:
+        from followme.agent.config import check as check_agent
+
+        agent = check_agent(data, str(path))
+        return f"agent of {agent.router.site}: {len(agent.control.peers)} peers, {len(agent.machines)} machines"
+    if "sites" in data:
+        from followme.mapsystem.config import check as check_mapserver
+
+        return f"map server of {len(check_mapserver(data, str(path)).file.sites)} sites"
+    config = _controller_config(path, data)
+    file = config.file
+    return (
+        f"{len(config.networks)} networks, {len(file.machines)} machines, {len(file.users)} users, "
+        f"{len(config.services)} services"
+    )
+
+
+def _controller_config(path: Path, data: dict[str, Any] | None = None) -> Any:
+    from followme import config, config_lisp
     from followme.placement.settings import chooser_of, policy_of
 
+    data = read(path, "networks", "docs/config.md") if data is None else data
+    checked = (config_lisp.check if data.get("plane") == "lisp" else config.check)(data, str(path))
+    policy_of(checked)
+    chooser_of(checked)
+    return checked
+
+
+def _checked(load: Callable[[], T]) -> T:
     try:
-        config = load(path)
-        policy_of(config)
-        chooser_of(config)
+        return load()
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(2) from None
-    except ValueError as error:
-        typer.echo(f"{path}: {error}", err=True)
-        raise typer.Exit(2) from None
-    return config
+
+
+def _log(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("qemu.qmp").setLevel(logging.WARNING)

@@ -11,12 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .ending import failed, run
+from .ending import failed, run, wrong
 from .output import JsonFile, PlotFile, check_outputs, hand_over
 
 
 class Plane(StrEnum):
     OPENFLOW = "openflow"
+    LISP = "lisp"
 
 
 class Mode(StrEnum):
@@ -51,48 +52,66 @@ def demo(
     from followme.lab.latency import Windows
 
     windows = Windows(2.0, 2.5, 2.5) if quick else Windows()
-    compare(windows, json_file, plot_file, mode, policy, near_ms, far_ms, overlapping)
+    compare(windows, json_file, plot_file, mode, policy, near_ms, far_ms, overlapping, plane)
 
 
 def compare(
     windows: Any, json_file: Path | None, plot_file: Path | None, mode: Mode, policy: PolicyName, near_ms: float,
-    far_ms: float, overlapping: bool,
+    far_ms: float, overlapping: bool, plane: Plane = Plane.OPENFLOW,
 ) -> None:  # fmt: skip
     from followme.lab.comparison import plot
-    from followme.lab.plan import LabConfig
-    from followme.lab.scenario import ScenarioConfig
     from followme.system import needs
 
-    problems = needs.check(needs.MACHINE_LAB)
+    if overlapping and plane is Plane.LISP:
+        wrong("--overlapping is for --plane openflow: EIDs are unique in a LISP instance")
+    problems = needs.check(needs.MACHINE_LAB if plane is Plane.OPENFLOW else needs.LISP_LAB)
     if problems:
         failed("this machine cannot run the lab: " + "; ".join(problems))
     check_outputs(json_file, plot_file)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     console = Console(stderr=str(json_file) == "-", highlight=False)
-    settings = ScenarioConfig(
-        lab=LabConfig(overlapping=overlapping, same_site_rtt_s=near_ms / 1e3, between_sites_rtt_s=far_ms / 1e3),
-        policy=policy.value,
-        parameters={"distance": 1.0} if policy is PolicyName.THRESHOLD else {},
-        mode=mode.value,
-    )
-    comparison = run(_show(settings, windows, console))
+    delays = {"same_site_rtt_s": near_ms / 1e3, "between_sites_rtt_s": far_ms / 1e3}
+    choices = {
+        "policy": policy.value, "mode": mode.value,
+        "parameters": {"distance": 1.0} if policy is PolicyName.THRESHOLD else {},
+    }
+    make = _openflow if plane is Plane.OPENFLOW else _lisp
+    comparison = run(_show(make(delays, choices, overlapping), windows, console, BUILDING[plane]))
     figures = comparison.figures()
     console.print(_table(figures))
     hand_over(figures, lambda path: plot(comparison, path), json_file, plot_file, console)
 
 
-async def _show(settings: Any, windows: Any, console: Console) -> Any:
+BUILDING = {
+    Plane.OPENFLOW: "building the lab: four OpenFlow switches, a router, two hypervisors, a client",
+    Plane.LISP: "building the lab: four LISP sites, a map server, a core, two hypervisors, a client",
+}
+
+
+def _openflow(delays: dict[str, Any], choices: dict[str, Any], overlapping: bool) -> Any:
+    from followme.lab.plan import LabConfig
+    from followme.lab.scenario import Scenario, ScenarioConfig
+
+    return Scenario(ScenarioConfig(lab=LabConfig(overlapping=overlapping, **delays), **choices))
+
+
+def _lisp(delays: dict[str, Any], choices: dict[str, Any], overlapping: bool) -> Any:
+    from followme.lab.lisp_document import LispScenarioConfig
+    from followme.lab.lisp_plan import LispLabConfig
+    from followme.lab.lisp_scenario import LispScenario
+
+    return LispScenario(LispScenarioConfig(lab=LispLabConfig(**delays), **choices))
+
+
+async def _show(stage: Any, windows: Any, console: Console, building: str) -> Any:
     from followme.lab import comparison
-    from followme.lab.scenario import Scenario
     from followme.lab.story import Story
 
     with Story(console) as story:
-        story.say("building the lab: four OpenFlow switches, a router, two hypervisors, a client")
-        async with Scenario(settings) as scenario:
-            story.say(
-                f"lab is up; path delays by {scenario.lab.delay.kind}, machines by QEMU with {scenario.accel}"
-            )
-            scenario.controller.watchers.add(story.happened)
+        story.say(building)
+        async with stage as scenario:
+            story.say(f"lab is up; path delays by {scenario.delay_kind}, machines by QEMU with {scenario.accel}")
+            scenario.watch(story.happened)
             return await comparison.compare(scenario, windows, story.say, story.tick)
 
 

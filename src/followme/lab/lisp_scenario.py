@@ -192,7 +192,7 @@ class LispScenario:
         await self.controller.wait_for_place(USER, network, MOVE_S)
 
     async def idle(self) -> None:
-        await self.controller.idle()
+        await self.controller.deciding.idle()
 
     async def forget_flows(self) -> None:
         """Nothing: the kernel's routes are the map-cache, and they are no flows'."""

@@ -129,13 +129,13 @@ class Scenario:
         self.controller.watchers.add(watcher)
 
     def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
-        self.controller.use_policy(name, parameters)
+        self.controller.deciding.use_policy(name, parameters)
 
     async def move_client(self, network: str) -> None:
         await self.lab.move_client(network)
 
     async def idle(self) -> None:
-        await self.controller.idle()
+        await self.controller.deciding.idle()
 
     async def forget_flows(self) -> None:
         await self.lab.switch.appctl("dpctl/del-flows", "netdev@ovs-netdev")

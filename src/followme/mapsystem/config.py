@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr
 
-from followme.config import MAX_FILE_BYTES, ConfigError, _Loader, _short
 from followme.config_fields import FilePath, Name, Number
+from followme.config_keys import MAX_KEY_BYTES, read_key
+from followme.config_yaml import ConfigError, Section, read, validate
 from followme.lisp import CONTROL_PORT, MAX_INSTANCE_ID, Action, EidPrefix
 
 from .answers import Negative
@@ -20,8 +20,8 @@ from .registry import Damping
 from .server import Settings
 from .sites import Reply, Site, SitePrefix
 
+PAGE = "docs/mapserver.md"
 MIN_KEY_OCTETS = 8
-MAX_KEY_OCTETS = 1024
 
 
 def _prefix(value: object) -> object:
@@ -47,18 +47,14 @@ Action_ = Literal["natively-forward", "send-map-request", "drop"]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class ListenSection(_Section):
+class ListenSection(Section):
     addresses: Annotated[tuple[AnyAddress, ...], Field(max_length=64)] = (
         IPv4Address("127.0.0.1"), IPv6Address("::1"),
     )  # fmt: skip
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
 
 
-class VisitorSection(_Section):
+class VisitorSection(Section):
     prefix: Network
     instance_id: Annotated[int, Field(strict=True, ge=0, le=MAX_INSTANCE_ID)] = 0
 
@@ -70,13 +66,13 @@ class PrefixSection(VisitorSection):
     more_specifics: Annotated[bool, Field(strict=True)] = True
 
 
-class KeySection(_Section):
+class KeySection(Section):
     id: Annotated[int, Field(strict=True, ge=0, le=255)] = 0
     key: SecretStr | None = None
     key_file: FilePath | None = None
 
 
-class SiteSection(_Section):
+class SiteSection(Section):
     name: Name
     site_id: Annotated[int, Field(strict=True, ge=1, lt=1 << 64)] | None = None
     keys: tuple[KeySection, ...]
@@ -89,17 +85,17 @@ class SiteSection(_Section):
     max_registrations: Count = 20_000
 
 
-class NegativeSection(_Section):
+class NegativeSection(Section):
     outside: Action_ = "natively-forward"
     not_registered: Action_ = "natively-forward"
 
 
-class DampingSection(_Section):
+class DampingSection(Section):
     changes: Count = 5
     within_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 60.0
 
 
-class MapServerFile(_Section):
+class MapServerFile(Section):
     sites: tuple[SiteSection, ...]
     listen: ListenSection = ListenSection()
     registration_s: Annotated[Number, Field(ge=1.0, le=86_400.0)] = 60.0
@@ -128,31 +124,12 @@ class MapServerConfig:
 
 def load(path: Path) -> MapServerConfig:
     """Read and check the file and the key files that it names; ``ConfigError`` lists every mistake."""
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    if len(text) > MAX_FILE_BYTES:
-        raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a config file"])
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where is not None else ""
-        what = getattr(error, "problem", None) or "not UTF-8, or nested too deep"
-        raise ConfigError([f"{path}{line}: not valid YAML: {what}"]) from None
-    if not isinstance(data, dict):
-        raise ConfigError([f"{path}: must be a mapping with the key 'sites'; see docs/mapserver.md"])
-    return check(data, str(path))
+    return check(read(path, "sites", PAGE), str(path))
 
 
 def check(data: dict[str, Any], name: str) -> MapServerConfig:
     """Check parsed data; ``name`` is the file's name in messages."""
-    try:
-        file = MapServerFile.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError([_line(name, problem) for problem in error.errors()]) from None
+    file = validate(MapServerFile, data, name, PAGE, secrets=True)
     problems = [f"{name}: {problem}" for problem in _contradictions(file)]
     keys: list[dict[int, bytes]] = []
     for index, section in enumerate(file.sites):
@@ -168,34 +145,15 @@ def check(data: dict[str, Any], name: str) -> MapServerConfig:
     return MapServerConfig(file, tuple(_site(section, one) for section, one in zip(file.sites, keys, strict=True)))
 
 
-def _line(name: str, problem: Any) -> str:
-    key = ""
-    for part in problem["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-    if problem["type"] == "extra_forbidden":
-        return f"{name}: {key}: unknown key; see docs/mapserver.md for the keys"
-    if problem["type"] == "missing":
-        return f"{name}: {key}: missing; see docs/mapserver.md"
-    message = problem["msg"].removeprefix("Value error, ")
-    # A whole section may hold keys, and so may what was written in the place of one.
-    hidden = "keys" in problem["loc"] or isinstance(problem["input"], dict | list | tuple)
-    shown = "" if hidden else f"{_short(problem['input'])}: "
-    return f"{name}: {key}: {shown}{message}"
-
-
 def _key(section: KeySection) -> bytes:
     if (section.key is None) == (section.key_file is None):
         raise ValueError("give either key or key_file")
     if section.key is not None:
         key = section.key.get_secret_value().encode()
     else:
-        try:
-            with open(str(section.key_file), "rb") as stream:
-                key = stream.read(MAX_KEY_OCTETS + 2).rstrip(b"\r\n")
-        except OSError as error:
-            raise ValueError(f"key_file {section.key_file}: cannot be read: {error.strerror}") from None
-    if not MIN_KEY_OCTETS <= len(key) <= MAX_KEY_OCTETS:
-        raise ValueError(f"a key has {MIN_KEY_OCTETS} to {MAX_KEY_OCTETS} octets, this one {len(key)}")
+        key = read_key(section.key_file, MIN_KEY_OCTETS) if section.key_file is not None else b""
+    if not MIN_KEY_OCTETS <= len(key) <= MAX_KEY_BYTES:
+        raise ValueError(f"a key has {MIN_KEY_OCTETS} to {MAX_KEY_BYTES} octets, this one {len(key)}")
     return key
 
 

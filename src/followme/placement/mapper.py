@@ -9,8 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
+from typing import Protocol
 
-from followme.domain import Network, NetworkKind
+from followme.domain import NetworkKind
+
+
+class Located(Protocol):
+    """What the mapper needs of a network, by OpenFlow or by LISP."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> NetworkKind: ...
+    @property
+    def area(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +43,11 @@ class LocationMapper:
     have one name, there is no data centre, or the hysteresis is negative or not finite.
     """
 
-    def __init__(self, networks: Iterable[Network], hysteresis_s: float = 0.0) -> None:
+    def __init__(self, networks: Iterable[Located], hysteresis_s: float = 0.0) -> None:
         if not (isfinite(hysteresis_s) and hysteresis_s >= 0.0):
             raise ValueError(f"hysteresis {hysteresis_s} s must be finite and not negative")
         self._hysteresis_s = hysteresis_s
-        self._networks: dict[str, Network] = {}
+        self._networks: dict[str, Located] = {}
         for network in networks:
             if network.name in self._networks:
                 raise ValueError(f"two networks are called {network.name!r}")
@@ -103,7 +115,7 @@ class LocationMapper:
         names = sorted(known, key=lambda name: (distances[name], name != current, name))
         return _Order(self, access, names, known, what, "")
 
-    def _network(self, name: str) -> Network:
+    def _network(self, name: str) -> Located:
         try:
             return self._networks[name]
         except KeyError:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import TypeVar
 
-from followme.config import Config, ConfigError, NetworkSection
+from followme.config import Config, NetworkSection
+from followme.config_lisp import LispConfig, SiteSection
 from followme.config_placement import NeedsSection, OfferSection, WeightsSection
+from followme.config_yaml import ConfigError
 from followme.domain import NetworkKind
 
 from .chooser import Chooser, Needs
@@ -27,18 +29,18 @@ HYSTERESIS_S = 0.002
 KNOWS_DISTANCE_ONLY = ("threshold", "myopic", "mdp")
 
 
-def policy_of(config: Config) -> Policy:
+def policy_of(config: Config | LispConfig) -> Policy:
     """The config's policy; ``ConfigError`` lists all mistakes in the sections of step 2."""
     return _built(config)[0]
 
 
-def chooser_of(config: Config) -> Chooser | None:
+def chooser_of(config: Config | LispConfig) -> Chooser | None:
     """``None`` if no data centre can run machines; ``ConfigError`` as ``policy_of``."""
     _, offers, needs = _built(config)
     return Chooser(LocationMapper(config.networks, HYSTERESIS_S), offers, needs) if offers else None
 
 
-def _built(config: Config) -> tuple[Policy, dict[str, Offer], dict[str, Needs]]:
+def _built(config: Config | LispConfig) -> tuple[Policy, dict[str, Offer], dict[str, Needs]]:
     problems: list[str] = []
 
     def made(key: str, make: Callable[[], T]) -> T | None:
@@ -51,9 +53,9 @@ def _built(config: Config) -> tuple[Policy, dict[str, Offer], dict[str, Needs]]:
     file = config.file
     policy = made("policy.parameters", lambda: policy_named(file.policy.name, file.policy.parameters))
     offers, needs = {}, {}
-    for index, section in enumerate(file.networks):
+    for index, section in enumerate(_networks(config)):
         offer = made(f"networks[{index}].offer", lambda section=section: _offer(section.offer))  # type: ignore[misc]
-        if offer is not None and section.host is not None:
+        if offer is not None and section.runs_machines:
             offers[section.name] = offer
     for index, service in enumerate(file.services):
         if service.needs is not None:
@@ -67,13 +69,18 @@ def _built(config: Config) -> tuple[Policy, dict[str, Offer], dict[str, Needs]]:
     return policy, offers, needs
 
 
-def _without_effect(config: Config) -> Iterator[str]:
+def _networks(config: Config | LispConfig) -> list[NetworkSection | SiteSection]:
+    return [*config.file.networks]
+
+
+def _without_effect(config: Config | LispConfig) -> Iterator[str]:
     """What is well-formed and would do nothing, or not what it says."""
-    hosts = [one for one in config.file.networks if one.host is not None]
-    for index, network in enumerate(config.file.networks):
+    networks = _networks(config)
+    hosts = [one for one in networks if one.runs_machines]
+    for index, network in enumerate(networks):
         if network.offer is not None and network.kind is not NetworkKind.DATACENTRE:
             yield f"networks[{index}].offer: {network.name} is an access network; only data centres offer something"
-        elif network.offer is not None and network.host is None:
+        elif network.offer is not None and not network.runs_machines:
             yield f"networks[{index}].offer: {network.name} has no 'host', so nothing can run there"
     for index, service in enumerate(config.file.services):
         if service.needs is not None:
@@ -84,7 +91,7 @@ def _without_effect(config: Config) -> Iterator[str]:
                        "is worth")  # fmt: skip
 
 
-def _unanswered(key: str, needs: NeedsSection, hosts: list[NetworkSection]) -> Iterator[str]:
+def _unanswered(key: str, needs: NeedsSection, hosts: list[NetworkSection | SiteSection]) -> Iterator[str]:
     """What the service asks for and no data centre with a host has."""
     offers = [one.offer or OfferSection() for one in hosts]
     known = {

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
-import stat
 from pathlib import Path
 
-MIN_KEY, MAX_KEY = 16, 1024
+from followme.config_keys import MAX_KEY_BYTES as MAX_KEY
+from followme.config_keys import KeyFileError, read_key
 
+__all__ = ["MAX_KEY", "MIN_KEY", "Key", "KeyFileError", "load_key"]
 
-class KeyFileError(Exception):
-    """A key file cannot be used; the text names the file and never the key."""
+MIN_KEY = 16
 
 
 class Key:
@@ -44,26 +43,5 @@ class Key:
 
 
 def load_key(path: Path) -> Key:
-    """The key in a file: its content without white space at the ends.
-
-    ``KeyFileError`` where the file cannot be read, is no plain file, belongs to somebody else, may be read or
-    written by others than its owner (and readers of its group), or holds no key.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
-                raise KeyFileError(f"key file {path} is no plain file")
-            if about.st_uid not in (0, os.geteuid()):
-                raise KeyFileError(f"key file {path} belongs to user {about.st_uid}, who could change it")
-            if about.st_mode & 0o027:
-                raise KeyFileError(f"key file {path} has mode {about.st_mode & 0o777:o}: others can read or change "
-                                   f"it; chmod 600 {path}")
-            secret = file.read(MAX_KEY + 64).strip()
-    except OSError as error:
-        raise KeyFileError(f"key file {path}: {error.strerror}") from None
-    try:
-        return Key(secret)
-    except ValueError as error:
-        raise KeyFileError(f"key file {path}: {error}") from None
+    """The key in a file; ``KeyFileError`` as ``read_key``."""
+    return Key(read_key(path, MIN_KEY))

@@ -31,6 +31,7 @@ class Need(StrEnum):
 
 NETWORK_LAB = (Need.ROOT, Need.NETWORKS, Need.OPENVSWITCH, Need.BUSYBOX)
 MACHINE_LAB = (*NETWORK_LAB, Need.QEMU, Need.GUEST)
+LISP_LAB = (Need.ROOT, Need.NETWORKS, Need.BUSYBOX, Need.VXLAN_GPE, Need.QEMU, Need.GUEST)
 
 _OVS_PROGRAMS = ("ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 # Program -> the Debian package that holds it.
@@ -40,6 +41,7 @@ _PROGRAMS: dict[Need, dict[str, str]] = {
     Need.OPENVSWITCH: dict.fromkeys(_OVS_PROGRAMS, "openvswitch-switch"),
     Need.BUSYBOX: {"busybox": "busybox-static"},
     Need.QEMU: {"qemu-system-x86_64": "qemu-system-x86"},
+    Need.VXLAN_GPE: {"nft": "nftables"},
     Need.GUEST: {"busybox": "busybox-static", "gcc": "gcc", "dpkg": "dpkg", "apt-get": "apt"},
 }
 # Tried in a namespace that goes away at once, so nothing of the machine changes.

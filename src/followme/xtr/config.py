@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 
 from followme.config_fields import FilePath, MacField, Name, Number
+from followme.config_keys import read_key
 from followme.config_yaml import ConfigError, Section, read, validate
 from followme.lisp import HMAC_SHA_256_128, UNUSABLE, EidPrefix, Locator
 
@@ -20,6 +20,7 @@ from .site import MapServer, Site
 
 PAGE = "docs/agent.md"
 MIN_KEY_BYTES = 8
+"""Of a secret shared with a map server: those of other makers are often short."""
 
 
 def _address(value: object) -> object:
@@ -165,7 +166,7 @@ def load(path: Path) -> RouterConfig:
 
 def check(data: dict[str, Any], name: str) -> RouterConfig:
     """Check parsed data; ``name`` is the file's name in messages."""
-    config = validate(RouterConfig, data, name, PAGE)
+    config = validate(RouterConfig, data, name, PAGE, secrets=True)
     problems = [f"{name}: {problem}" for problem in _contradictions(config)]
     if problems:
         raise ConfigError(problems)
@@ -212,13 +213,4 @@ def _list(prefixes: tuple[IPv4Network | IPv6Network, ...]) -> str:
 def _key(section: MapServerSection) -> bytes:
     if section.key_file is None:
         return section.key.get_secret_value().encode() if section.key else b""
-    path = section.key_file
-    try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise ValueError(f"{path} can be read by others; chmod 600 it")
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    if not MIN_KEY_BYTES <= len(key) <= 1024:
-        raise ValueError(f"{path} holds {len(key)} bytes; a key has {MIN_KEY_BYTES} to 1024")
-    return key
+    return read_key(section.key_file, MIN_KEY_BYTES)

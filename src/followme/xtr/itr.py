@@ -47,6 +47,8 @@ class Itr:
     ) -> None:
         self._site, self._out, self._refusals, self._local = site, out, refusals, local
         self.prober = Prober(site.probe_interval_s, nonces)
+        self.watched: dict[IPAddress, EidPrefix] = {}
+        """RLOCs to be probed also while no packet goes there."""
         self.cache = MapCache(out, site.max_entries, self.prober.down, site.own)
         self.requests = Requests(nonces)
         self._solicited: OrderedDict[EidPrefix, float] = OrderedDict()
@@ -193,7 +195,7 @@ class Itr:
         for eid in self.cache.timer(now):
             self.requests.begin(eid, now)
         self.send_due(now)
-        probes, gone = self.prober.due(self.cache.rlocs(), now)
+        probes, gone = self.prober.due({**self.watched, **self.cache.rlocs()}, now)
         for rloc, eid, nonce in probes:
             request = MapRequest(nonce, self._itr_rlocs(rloc), (EidRecord(eid),), probe=True)
             self._out.append(Datagram(request.encode(), rloc, CONTROL_PORT))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from followme.lisp import EidPrefix
 from followme.xtr.errors import DataPlaneError
 
 from . import status
@@ -123,6 +125,16 @@ class TunnelRouter(Shell):
     def local(self, eid: IPAddress) -> bool:
         """Whether the EID is behind this router."""
         return self.control.local(self._key(eid))
+
+    def watch(self, rlocs: Mapping[IPAddress, EidPrefix]) -> None:
+        """Probe these RLOCs from now on, whether packets go there or not; each with an EID prefix behind it."""
+        self.control.itr.watched = dict(rlocs)
+        self._apply()
+
+    def round_trips(self) -> dict[IPAddress, float]:
+        """Seconds to each RLOC that answers probes."""
+        probed = self.control.itr.prober.rlocs.items()
+        return {rloc: one.rtt_s for rloc, one in probed if one.up and one.rtt_s is not None}
 
     def status(self) -> dict[str, Any]:
         """For operators; JSON types only."""

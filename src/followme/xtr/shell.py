@@ -84,8 +84,11 @@ class Shell:
             )
             found = await plane.start(config.punt)
             now = time.monotonic()
-            here = {resident.eid for resident in state.residents}
-            for resident in state.residents:
+            # A switch is not written before it is made: the route of a machine on its way says whether it was.
+            switched = {arm.eid for arm in state.arms if isinstance(found.get(arm.eid), Encap)}
+            residents = [one for one in state.residents if one.expected or one.eid not in switched]
+            here = {resident.eid for resident in residents if not resident.expected}
+            for resident in residents:
                 self.control.settle(resident, now)
                 if resident.expected:
                     plane.expect(resident.eid)
@@ -97,7 +100,7 @@ class Shell:
             for arm in state.arms:
                 self._arms[arm.eid] = arm
                 await plane.arm(arm.eid, arm.mac, arm.rloc)
-            for eid in state.guarded:
+            for eid in (*state.guarded, *switched):
                 self.control.residents.guard(eid)
             self._sensor = LanSensor(config.namespace, config.lan, iid)
             self._stack.callback(self._sensor.close)

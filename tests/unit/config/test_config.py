@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from followme.config import MAX_FILE_BYTES, ConfigError, check, load
+from followme.config import check, load
+from followme.config_yaml import MAX_FILE_BYTES, ConfigError
 from followme.domain import NodeKind, mac_bytes
 
 from .document import GONE, RIGHT, Key, changed, keys, sections, text

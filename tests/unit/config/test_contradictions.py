@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from followme.config import ConfigError, check
+from followme.config import check
+from followme.config_yaml import ConfigError
 
 from .document import GONE, RIGHT, Key, changed
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from followme import config
+from followme.config_yaml import ConfigError
 from followme.controller import Controller
 from followme.domain import Decision, Placement
 from followme.store import Store
@@ -28,7 +29,7 @@ def decided(change: Callable[[dict[str, Any]], None], user_at: str = "wlan-west"
     store.put_node(config.check(data, "example").nodes[1])
     controller = Controller(config.check(data, "example"), {}, store=store)
     controller._restore()
-    return controller.decide(controller.config.services[0])
+    return controller.deciding.decide(controller.config.services[0])
 
 
 def with_policy(name: str, **needs: object) -> Callable[[dict[str, Any]], None]:
@@ -102,5 +103,5 @@ async def test_weights_decide_which_is_the_best() -> None:
     ],
 )
 async def test_a_mistake_names_its_key(change: Callable[[dict[str, Any]], None], key: str) -> None:
-    with pytest.raises(config.ConfigError, match=key):
+    with pytest.raises(ConfigError, match=key):
         decided(change)

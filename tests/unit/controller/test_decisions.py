@@ -245,7 +245,7 @@ async def test_a_policy_that_fails_is_logged_and_the_user_is_attached_all_the_sa
             def decide(self, situation: object) -> Decision:
                 raise ArithmeticError("singular matrix")
 
-        world.controller.policy = Broken()
+        world.controller.deciding.policy = Broken()
         await world.move_alice("wlan2", 7)
         assert world.controller.redirect.bindings["alice"].here.network == "wlan2"
         assert "following a user failed" in caplog.text
@@ -254,8 +254,8 @@ async def test_a_policy_that_fails_is_logged_and_the_user_is_attached_all_the_sa
 async def test_another_policy_from_now_on() -> None:
     async with running("never") as world:
         with pytest.raises(ValueError, match="policy 'sometimes' is unknown"):
-            world.controller.use_policy("sometimes", {})
-        world.controller.use_policy("always", {})
+            world.controller.deciding.use_policy("sometimes", {})
+        world.controller.deciding.use_policy("always", {})
         await world.move_alice("wlan2", 7)
         assert world.carrier.carried == [("vm", "dc2")]
 

@@ -41,7 +41,7 @@ def controller(data: dict[str, Any], clocks: Clocks) -> Controller:
 
 
 def decided(one: Controller) -> Decision:
-    decision = one.decide(one.config.services[0])
+    decision = one.deciding.decide(one.config.services[0])
     assert decision is not None
     return decision
 
@@ -49,7 +49,7 @@ def decided(one: Controller) -> Decision:
 async def test_content_that_ends_at_a_time_runs_out() -> None:
     clocks = Clocks()
     one = controller(of(ends_at="2030-03-17T17:50:00+00:00"), clocks)  # 200 s after 1.9e9
-    situation = one.situation(one.config.services[0])
+    situation = one.deciding.situation(one.config.services[0])
     assert situation is not None
     assert situation.remaining_s == pytest.approx(200.0)
     assert decided(one).migrate
@@ -63,15 +63,15 @@ async def test_the_end_may_become_known_and_change_while_it_runs() -> None:
     clocks = Clocks()
     one = controller(of(), clocks)
     assert decided(one).migrate
-    one.content_ends("desktop", 90.0)
+    one.deciding.content_ends("desktop", 90.0)
     assert decided(one).migrate
     clocks.now += 31.0
     assert not decided(one).migrate
-    one.content_ends("desktop", 3600.0)
+    one.deciding.content_ends("desktop", 3600.0)
     assert decided(one).migrate
-    one.content_ends("desktop", 0.0)
+    one.deciding.content_ends("desktop", 0.0)
     assert not decided(one).migrate
-    one.content_ends("desktop", None)
+    one.deciding.content_ends("desktop", None)
     assert decided(one).migrate
 
 
@@ -79,9 +79,9 @@ async def test_an_end_that_is_none_is_refused() -> None:
     one = controller(of(), Clocks())
     for time_ in (-1.0, nan, inf):
         with pytest.raises(ValueError, match=r"remaining_s .* must be finite and not negative"):
-            one.content_ends("desktop", time_)
+            one.deciding.content_ends("desktop", time_)
     with pytest.raises(ValueError, match="no service 'film'; known: desktop"):
-        one.content_ends("film", 1.0)
+        one.deciding.content_ends("film", 1.0)
 
 
 async def test_how_long_a_user_stays_is_learned_from_its_handoffs() -> None:
@@ -91,7 +91,7 @@ async def test_how_long_a_user_stays_is_learned_from_its_handoffs() -> None:
         for turn, network in enumerate(("wlan2", "wlan1", "wlan2", "wlan3")):
             now[0] = 100.0 + 40.0 * turn
             await world.move_alice(network, 7 + turn)
-        situation = world.controller.situation(world.controller.config.services[0])
+        situation = world.controller.deciding.situation(world.controller.config.services[0])
         assert situation is not None
         assert situation.stay_s == pytest.approx(40.0)
         assert situation.stays == 3
@@ -100,17 +100,17 @@ async def test_how_long_a_user_stays_is_learned_from_its_handoffs() -> None:
 async def test_the_carry_is_of_what_was_measured() -> None:
     one = controller(of(), Clocks())
     service = one.config.services[0]
-    before = one.situation(service)
+    before = one.deciding.situation(service)
     assert before is not None
     assert (before.bandwidth_bit_s, before.stalled_s) == (None, None)
     for name, free in (("dc1", 3e8), ("dc2", 2e8)):
         one.uplinks._know(one.networks[name], free)
     one.machines.results["vm"] = Result("live", 0.013, 2.0, 0.021, 97_000_000, 3, 0)
-    after = one.situation(service)
+    after = one.deciding.situation(service)
     assert after is not None
     assert (after.bandwidth_bit_s, after.stalled_s, after.migration_bytes) == (2e8, 0.021, 97_000_000)
     one.machines._bandwidth[frozenset(("dc1", "dc2"))] = 5e8
-    carried = one.situation(service)
+    carried = one.deciding.situation(service)
     assert carried is not None
     assert carried.bandwidth_bit_s == 5e8, "a migration's own measure is of the way that migrations take"
 
@@ -171,7 +171,7 @@ async def test_a_limit_on_the_nearest_sends_nobody_to_a_place_that_is_farther(po
     data["networks"].append({**section("dc3", 6, "datacentre", 9)})
     one = controller(data, Clocks())
     one.redirect.move("alice", "wlan3", 7, [])
-    situation = one.situation(one.config.services[0])
+    situation = one.deciding.situation(one.config.services[0])
     assert situation is not None
     assert (situation.best, situation.distance, situation.distance_best) == ("dc1", 3, 3)
     assert not decided(one).migrate
@@ -181,10 +181,10 @@ async def test_a_limit_on_the_nearest_sends_nobody_to_a_place_that_is_farther(po
     data["services"][0]["needs"] = {"weights": {"throughput": 1}, "worth": {"throughput": 1}}
     one = controller(data, Clocks())
     one.redirect.move("alice", "wlan3", 7, [])
-    situation = one.situation(one.config.services[0])
+    situation = one.deciding.situation(one.config.services[0])
     assert situation is not None
     assert (situation.best, situation.distance_best) == ("dc3", 5)
-    assert not one.policy.decide(situation).migrate
+    assert not one.deciding.policy.decide(situation).migrate
 
 
 async def test_what_is_not_possible_is_said_once() -> None:

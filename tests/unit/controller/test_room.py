@@ -95,7 +95,7 @@ class World:
             here = self.controller.redirect.bindings[user].here.port
             self.controller.redirect.move(user, to, here, [])
             service = next(one for one in self.controller.config.services if one.name == user)
-            self.controller.follow(service)
+            self.controller.deciding.follow(service)
         await self.settle()
 
     async def settle(self) -> None:
@@ -199,7 +199,7 @@ async def test_never_over_capacity_whatever_happens(seed: int, monkeypatch: pyte
     needs = {user: {"demand": demand} for user, demand in zip(USERS, (1, 2, 1), strict=True)}
     most = {"dc2": 2.0, "dc3": 1.0}
     async with running("always", most["dc2"], **needs) as world:
-        situations = world.controller.situations
+        situations = world.controller.deciding.situations
         assert situations is not None
         for _ in range(60):
             under_way = sorted(world.bound_for)
@@ -223,7 +223,7 @@ async def test_a_policy_that_fails_for_one_does_not_take_the_others_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with running("always", 3) as world:
-        inner = world.controller.policy
+        inner = world.controller.deciding.policy
 
         class Picky:
             name = "always"
@@ -233,7 +233,7 @@ async def test_a_policy_that_fails_for_one_does_not_take_the_others_with_it(
                     raise ArithmeticError("singular matrix")
                 return inner.decide(situation)
 
-        world.controller.policy = Picky()
+        world.controller.deciding.policy = Picky()
         await world.go("wlan2", *USERS)
         assert set(world.bound_for) == {"vm-alice", "vm-carol"}
         assert "following a user failed" in caplog.text
@@ -242,7 +242,7 @@ async def test_a_policy_that_fails_for_one_does_not_take_the_others_with_it(
 async def test_two_moves_of_one_user_in_the_window_are_one_decision() -> None:
     async with running("always", 3) as world:
         service = world.controller.config.services[0]
-        world.controller.follow(service)
+        world.controller.deciding.follow(service)
         await world.go("wlan2", "alice")
         assert world.bound_for == {"vm-alice": "dc2"}
         assert set(world.decisions) == {"alice"}
@@ -251,25 +251,25 @@ async def test_two_moves_of_one_user_in_the_window_are_one_decision() -> None:
 async def test_a_decision_that_falls_due_as_another_is_taken_waits_until_that_is_carried_out() -> None:
     async with running("always", 3) as world:
         controller = world.controller
-        inner, service = controller.policy, controller.config.services[0]
+        inner, service = controller.deciding.policy, controller.config.services[0]
 
         class Eager:
             name = "always"
 
             def decide(self, situation: Any) -> Decision:
                 if not world.bound_for:
-                    controller.follow(service)  # runs before the one that this decision is for goes on
+                    controller.deciding.follow(service)  # runs before the one that this decision is for goes on
                 return inner.decide(situation)
 
-        controller.policy = Eager()
+        controller.deciding.policy = Eager()
         await world.go("wlan2", "alice")
         assert world.bound_for == {"vm-alice": "dc2"}
-        situations = controller.situations
+        situations = controller.deciding.situations
         assert situations is not None
         await world.settle()
         assert situations.goes("vm-alice"), "its room is still reserved"
         world.carrier.arrive("vm-alice")
-        controller.policy = inner
+        controller.deciding.policy = inner
         await world.settle()
         assert not situations.goes("vm-alice")
         assert world.decisions["alice"].migrate is False, "the second decision: it is at the best"

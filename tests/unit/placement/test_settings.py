@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from followme.config import Config, ConfigError, check
+from followme.config import Config, check
+from followme.config_yaml import ConfigError
 from followme.placement.settings import chooser_of, policy_of
 
 from ..config.document import RIGHT

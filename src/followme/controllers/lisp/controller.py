@@ -9,7 +9,6 @@ system which routers serve the two data centres, and tells both once the machine
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import socket
@@ -18,11 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from followme.config_keys import read_key
 from followme.config_lisp import LispConfig
-from followme.controllers.deciding import Deciding
 from followme.controllers.lisp.places import Places
 from followme.controllers.lisp.sites import MakeSocket, Site
 from followme.controllers.lisp.world import LispWorld
+from followme.deciding import Deciding
 from followme.domain import Migration, MigrationState, NetworkKind, Node, NodeKind, Service
 from followme.events import Watchers
 from followme.lisp import EidPrefix, MappingRecord
@@ -31,7 +31,7 @@ from followme.mapsystem.subscriber import MapSystemError, Subscriber
 from followme.migration.host import MigrationError
 from followme.migration.mover import Result
 from followme.migration.transfer import TransferProgress
-from followme.placement.settings import chooser_of_lisp, policy_of
+from followme.placement.settings import chooser_of, policy_of
 from followme.remote.channel import ChannelError
 from followme.remote.keys import load_key
 from followme.situations import Situations
@@ -67,13 +67,11 @@ class LispController:
         self.mode = file.migration.mode
         self._nodes: dict[str, Node] = {node.name: node for node in config.nodes}
         self._world = LispWorld(config, self.places, self.sites, self.results)
-        chooser = chooser_of_lisp(config)
-        self.situations = None if chooser is None else Situations(
-            config.services, chooser, self._world, clock, wall
-        )  # fmt: skip
+        chooser = chooser_of(config)
         self.deciding = Deciding(
-            self.situations, policy_of(config), self.watchers, settled=self._settled, carry=self.carry,
-            place=self.places.all.get,
+            None if chooser is None else Situations(config.services, chooser, self._world, clock, wall),
+            policy_of(config), self.watchers, ready=self._settled, carry=self.carry,
+            place=self.places.all.__getitem__,
         )  # fmt: skip
         self._wall = wall
         self._carrying: dict[str, asyncio.Event] = {}
@@ -95,9 +93,9 @@ class LispController:
             except OSError as error:
                 sock.close()
                 raise RuntimeError(f"listen: {listen.address} port {listen.port}: {error.strerror}") from None
-        key = load_key(server.key_file)
+        key = read_key(server.key_file, 8)
         client = MapClient(
-            listen.address, sock.getsockname()[1], (str(server.address), server.port), key.secret(),
+            listen.address, sock.getsockname()[1], (str(server.address), server.port), key,
             key_id=server.key_id, algorithm_id=server.algorithm, site_id=server.site_id,
             xtr_id=server.site_id.to_bytes(8) + secrets.token_bytes(8), wall_s=self._wall(),
         )  # fmt: skip
@@ -105,7 +103,9 @@ class LispController:
         await self._map_system.__aenter__()
         for site in file.networks:
             self._map_system.subscribe(EidPrefix.of(site.prefix, file.instance_id))
-        centres = {str(one.rlocs[0]): str(one.prefix) for one in file.networks if one.kind is NetworkKind.DATACENTRE}
+        centres = {
+            str(one.rlocs[0]): str(one.prefix) for one in file.networks if one.kind is NetworkKind.DATACENTRE
+        }
         for one in self.sites.values():
             access = one.section.kind is NetworkKind.ACCESS
             watch = centres if access else {}
@@ -140,15 +140,16 @@ class LispController:
         if moved is None:
             return
         node = moved.node
-        self.watchers.tell("mobility", f"{node.name} ({node.identifier}) is at {moved.site}, says the map server", moved)
+        text = f"{node.name} ({node.identifier}) is at {moved.site}, says the map server"
+        self.watchers.tell("mobility", text, moved)
         if node.kind is NodeKind.USER:
-            if self.situations is not None:
-                self.situations.residence.seen(node.name, moved.site, self.clock())
+            if self.deciding.situations is not None:
+                self.deciding.situations.residence.seen(node.name, moved.site, self.clock())
             for service in self.config.services:
                 if service.user == node.name:
                     self.deciding.follow(service)
 
-    async def _settled(self, service: Service) -> None:
+    async def _settled(self, service: Service, left: str | None) -> None:
         """Return when the service's machine is not being carried."""
         while (event := self._carrying.get(service.machine)) is not None:
             await event.wait()
@@ -163,6 +164,7 @@ class LispController:
         if machine in self._carrying:
             raise MigrationError(f"{machine} is being carried already")
         self._carrying[machine] = asyncio.Event()
+        self._world.going(machine, target)
         mode = mode or self.mode
         try:
             routers = await self._routers(source, target) if mode == "paper" else (source, target)
@@ -171,13 +173,12 @@ class LispController:
             self.watchers.tell("migration", f"{machine} is not carried to {target}: {error}")
             raise MigrationError(f"{machine}: {error}") from None
         finally:
+            self._world.going(machine, None)
             self._carrying.pop(machine).set()
         self.results[machine] = result
         self._world.carried(source, target, result)
-        self.watchers.tell(
-            "migration", f"{machine} runs at {target}: {result.bytes / 1e6:.1f} MB in {result.total_s:.2f} s, paused "
-            f"for {result.pause_s * 1e3:.1f} ms", result,
-        )  # fmt: skip
+        carried = f"{result.bytes / 1e6:.1f} MB in {result.total_s:.2f} s, paused for {result.pause_s * 1e3:.1f} ms"
+        self.watchers.tell("migration", f"{machine} runs at {target}: {carried}", result)
         return result
 
     async def _order(self, machine: str, source: str, target: str, mode: str, routers: tuple[str, str]) -> Result:
@@ -202,8 +203,8 @@ class LispController:
             if site is None:
                 raise MapSystemError(f"no router of ours serves {name} ({prefix}), says the map system")
             found.append(site)
-        self.watchers.tell("continuity", f"the map system says: {source} is served by {found[0]}'s router, {target} "
-                           f"by {found[1]}'s")  # fmt: skip
+        text = f"the map system says: {source} is served by {found[0]}'s router, {target} by {found[1]}'s"
+        self.watchers.tell("continuity", text)
         return found[0], found[1]
 
     async def _redirect(self, machine: str, source: str, target: str) -> None:
@@ -213,8 +214,8 @@ class LispController:
         _, erased = await asyncio.gather(
             self.sites[target].call("register", what), self.sites[source].call("erase", what)
         )
-        self.watchers.tell("continuity", f"{machine} is registered at {target}, and erased at {source}, which has told "
-                           f"{erased['told']} correspondents")  # fmt: skip
+        told = f"erased at {source}, which has told {erased['told']} correspondents"
+        self.watchers.tell("continuity", f"{machine} is registered at {target}, and {told}")
 
     def _event(self, machine: str, event: Mapping[str, Any]) -> None:
         kind = event.get("event")
