@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config import MigrationSection, PolicySection, ServiceSection
+from followme.config import PolicySection, ServiceSection
 from followme.config_fields import Address, FilePath, MacField, Name, Number, Prefix
 from followme.config_placement import OfferSection
 from followme.config_yaml import ConfigError, Section, read, validate
@@ -72,13 +72,12 @@ class LispListenSection(Section):
 
 
 class LispMachineSection(Section):
+    """A machine, as the agent of its ``home`` has it; ``memory_mib`` is what carrying it is expected to cost."""
+
     name: Name
     home: Name
     mac: MacField
     address: Address
-    kernel: FilePath | None = None
-    initrd: FilePath | None = None
-    cmdline: str = ""
     memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
 
 
@@ -95,6 +94,12 @@ class LispProbeSection(Section):
     interval_s: Annotated[Number, Field(gt=0.0, le=3600.0)] = 1.0
 
 
+class LispMigrationSection(Section):
+    """Pauses and time-outs are the agents' own: this file has the order of things only."""
+
+    mode: Literal["live", "cold", "paper"] = "live"
+
+
 class LispConfigFile(Section):
     plane: Literal["lisp"]
     networks: Annotated[tuple[SiteSection, ...], Field(min_length=1)]
@@ -106,7 +111,7 @@ class LispConfigFile(Section):
     instance_id: Annotated[int, Field(strict=True, ge=0, lt=1 << 24)] = 0
     policy: PolicySection = PolicySection()
     probe: LispProbeSection = LispProbeSection()
-    migration: MigrationSection = MigrationSection()
+    migration: LispMigrationSection = LispMigrationSection()
 
 
 @dataclass(frozen=True, slots=True)

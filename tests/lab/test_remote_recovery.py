@@ -29,6 +29,7 @@ from tests.lab.test_migration_machine import (  # noqa: F401 (fixtures)
 from followme.domain import Migration, MigrationState
 from followme.lab.guest import GuestImage
 from followme.migration.host import MachineSpec, MigrationError
+from followme.migration.monitor import migration_event
 from followme.migration.mover import MachineMover
 from followme.remote.client import Client
 from followme.remote.hypervisor import Guest
@@ -41,35 +42,38 @@ pytestmark = [
 ]
 
 
+@pytest.mark.parametrize("whole", [True, False])
 async def test_the_connection_is_cut_when_the_target_was_told(
-    sites: Sites, monkeypatch: pytest.MonkeyPatch
+    sites: Sites, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    """Whether it runs there is not known: nothing runs here until the target has said."""
+    """Whether it runs there is not known: nothing runs here until the target has said. Where the machine was
+    whole there it runs there then, else here."""
     await both(sites)
     agent = sites.a
     reached = asyncio.Event()
-    execute = RemoteQemu.execute
+    told = RemoteQemu.run_when_loaded
 
-    async def cutting(self: RemoteQemu, command: str, *more: Any, **named: Any) -> Any:
-        if command == "cont":
-            asyncio.get_running_loop().call_soon(agent.connections[-1]._wire.end, "cut")
-            reached.set()
-        return await execute(self, command, *more, **named)
+    async def cutting(self: RemoteQemu, timeout: float) -> None:
+        if whole:
+            await self.monitor.wait(migration_event("completed"))
+        asyncio.get_running_loop().call_soon(agent.connections[-1]._wire.end, "cut")
+        reached.set()
+        await told(self, timeout)
 
-    monkeypatch.setattr(RemoteQemu, "execute", cutting)
+    monkeypatch.setattr(RemoteQemu, "run_when_loaded", cutting)
     monkeypatch.setattr("followme.remote.machines.AGAIN_S", 0.5)
     with pytest.raises(MigrationError) as caught:
         await agent.machines.carry("vm", "b")
     assert reached.is_set()
     assert agent.store.migrations()[0].state is MigrationState.SWITCHED
     assert "may run at b" in "".join(caught.value.__notes__)
-    assert "a" not in await sites.running()
     with pytest.raises(MigrationError, match=r"does not run|already"):
         await agent.machines.carry("vm", "b")
     await until(lambda: agent.store.migrations()[0].state is not MigrationState.SWITCHED, "it is settled")
-    assert agent.store.migrations()[0].state is MigrationState.RELEASED
-    assert await sites.running() == ["b"]
-    await nothing_left(sites.lab, "a")
+    state, place = (MigrationState.RELEASED, "b") if whole else (MigrationState.FAILED, "a")
+    assert agent.store.migrations()[0].state is state
+    assert await sites.running() == [place]
+    await nothing_left(sites.lab, "a" if whole else "b")
     async with Prober(sites.lab) as prober:
         await asyncio.sleep(0.2)
     assert prober.lost == []

@@ -24,6 +24,7 @@ from followme.remote.server import Caller, Handler, Server
 from followme.remote.specs import Rules
 from followme.store import Store, StoreError
 from followme.system import needs, netns
+from followme.xtr.outputs import Answered, Event
 from followme.xtr.router import RouterError, TunnelRouter
 
 log = logging.getLogger(__name__)
@@ -168,8 +169,9 @@ class Agent:
         self.router.watch(rlocs)
         return {str(rloc): rtt for rloc, rtt in self.router.round_trips().items() if rloc in rlocs}
 
-    def _event(self, event: object) -> None:
-        log.info("%s", event)
+    def _event(self, event: Event) -> None:
+        # Answers are many, and what they change is told as well.
+        log.log(logging.DEBUG if isinstance(event, Answered) else logging.INFO, "%s", event)
 
 
 def _host(site: str, section: HypervisorSection, accel: str) -> Host:

@@ -165,10 +165,8 @@ def controller(lab: LispLab, keys: Keys, image: GuestImage, settings: LispScenar
         "services": [{"name": SERVICE, "user": USER, "machine": MACHINE}],
         "policy": {"name": settings.policy, "parameters": dict(settings.parameters)},
         "probe": {"interval_s": 1.0},
-        "migration": {
-            "mode": settings.mode, "max_pause_ms": settings.max_pause_ms, "timeout_s": settings.migration_timeout_s,
-        },
-    }  # fmt: skip
+        "migration": {"mode": settings.mode},
+    }
 
 
 def _machines(lab: LispLab, image: GuestImage, settings: LispScenarioConfig) -> list[dict[str, Any]]:

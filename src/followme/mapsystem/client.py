@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -37,6 +38,11 @@ RETRY_S: Final = (0.5, 1.0, 2.0, 4.0)
 REFRESH_S: Final = 60.0
 """A subscription is asked for again that often: a map server that has lost its memory learns of it so."""
 MAX_ASKS: Final = 256
+MAX_KNOWN: Final = 1 << 16
+"""EIDs of a subscription whose end would be noticed even if its publication was lost."""
+WHOLE_RECORDS: Final = 253
+WHOLE_OCTETS: Final = 16_000
+"""A confirmation no larger than this has all mappings of the prefix: one that had no room for more is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,10 @@ class _Subscription:
     due: float
     attempt: int = 0
     asked: int | None = None  # the nonce of the Map-Request under way
+    asked_at: float = 0.0
     newest: int = 0  # of the Map-Notifies that were believed
     confirmed: bool = False
+    known: dict[EidPrefix, float] = field(default_factory=dict)  # EIDs in the prefix, and when they were told
 
 
 @dataclass(slots=True)
@@ -110,13 +118,14 @@ class MapClient:
         return all(one.confirmed for one in self._subscriptions.values())
 
     def next_timer(self) -> float | None:
-        return min((one.due for one in (*self._subscriptions.values(), *self._asks.values())), default=None)
+        dues = [one.due for one in self._subscriptions.values()] + [one.due for one in self._asks.values()]
+        return min(dues, default=None)
 
     def timer(self, now: float) -> None:
         for subscription in self._subscriptions.values():
             if subscription.due <= now:
                 self._nonce += 1 + secrets.randbits(16)
-                subscription.asked = self._nonce
+                subscription.asked, subscription.asked_at = self._nonce, now
                 subscription.due = now + RETRY_S[min(subscription.attempt, len(RETRY_S) - 1)]
                 subscription.attempt += 1
                 self._request(subscription.prefix, self._nonce, notify=True)
@@ -186,7 +195,8 @@ class MapClient:
         subscription = self._of(message)
         if subscription is None:
             return "Map-Notify without a subscription"
-        if message.nonce == subscription.asked:
+        confirms = message.nonce == subscription.asked
+        if confirms:
             subscription.asked, subscription.attempt, subscription.confirmed = None, 0, True
             subscription.due = now + REFRESH_S
         elif message.nonce < subscription.newest:
@@ -198,10 +208,30 @@ class MapClient:
         signed = sign(ack, self._key, self._algorithm_id, key_id=self._key_id)
         self.datagrams.append((signed.encode(), self.server))
         if fresh:  # one that was repeated, for its acknowledgement was lost, is no news
-            for record in message.records:
-                if isinstance(record.eid, EidPrefix):
-                    self.events.append(Changed(record if record.ttl else replace(record, locators=()), now))
+            records = {record.eid: record for record in message.records if isinstance(record.eid, EidPrefix)}
+            if confirms and len(records) <= WHOLE_RECORDS and len(data) <= WHOLE_OCTETS:
+                self._missing(subscription, records, now)
+            for eid, record in records.items():
+                told = record if record.ttl else replace(record, locators=())
+                self._know(subscription, eid, bool(told.locators), now)
+                self.events.append(Changed(told, now))
         return ""
+
+    def _know(self, subscription: _Subscription, eid: EidPrefix, there: bool, now: float) -> None:
+        if not there:
+            subscription.known.pop(eid, None)
+        elif subscription.prefix.covers(eid) and (
+            eid in subscription.known or len(subscription.known) < MAX_KNOWN
+        ):
+            subscription.known[eid] = now
+
+    def _missing(self, subscription: _Subscription, records: Container[EidPrefix], now: float) -> None:
+        """What a confirmation does not list is gone: that was published, and the publication was lost. Not so what
+        was told after we had asked: the confirmation may be the older of the two."""
+        for eid, told in list(subscription.known.items()):
+            if eid not in records and told < subscription.asked_at:
+                del subscription.known[eid]
+                self.events.append(Changed(MappingRecord(eid, (), 0), now))
 
     def _of(self, message: MapNotify) -> _Subscription | None:
         """The subscription that a Map-Notify belongs to: the one that was asked for with its nonce, else the one

@@ -91,7 +91,7 @@ class NegativeSection(Section):
 
 
 class DampingSection(Section):
-    changes: Count = 5
+    changes: Count = 20
     within_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 60.0
 
 

@@ -27,6 +27,10 @@ class Moved:
     to_site: str
     at: float
 
+    def __str__(self) -> str:
+        rlocs = ", ".join(map(str, self.to_rlocs)) or "nobody"
+        return f"{self.eid} has moved from {self.from_site} to {self.to_site}, behind {rlocs}"
+
 
 @dataclass(frozen=True, slots=True)
 class Gone:
@@ -44,6 +48,9 @@ class Damped:
     eid: EidPrefix
     site: str
     at: float
+
+    def __str__(self) -> str:
+        return f"{self.eid} changes hands too often, and stays at {self.site} for a while"
 
 
 @dataclass(frozen=True, slots=True)

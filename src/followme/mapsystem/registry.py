@@ -82,7 +82,9 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Damping:
-    changes: int = 5
+    """More changes than a user who walks to and fro, or a machine that follows, makes: who is damped is cut off."""
+
+    changes: int = 20
     within_s: float = 60.0
 
 

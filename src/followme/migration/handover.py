@@ -6,7 +6,8 @@ The order is what loses no frame:
    target, where it waits in the tap's queue. What the machine sends still flows.
 2. The source's tap runs empty while the machine still runs. A QEMU whose machine has stopped reads one more
    frame from its tap into memory that is not migrated, so the tap must be empty before step 3.
-3. The machine stops at the source, what is left of it flows, and it runs at the target when we say so.
+3. The machine stops at the source, what is left of it flows, and it runs at the target when we say so: that is
+   said when it has stopped here, for the moment when it is whole there, so that no round trip lies between.
 
 As the source was stopped by us and not by QEMU's own convergence, neither side starts the machine by
 itself: there is one running copy at most, and until the target is told to run there is a way back.
@@ -21,8 +22,8 @@ from collections.abc import Callable
 from typing import Any
 
 from followme.migration.host import MigrationError
-from followme.migration.monitor import seconds
-from followme.migration.transfer import Transfer, migration_event, stop_event
+from followme.migration.monitor import migration_event, seconds
+from followme.migration.transfer import Transfer, stop_event
 
 _QUEUE_WAIT, _QUEUE_POLL = 0.005, 0.0003
 # A frame that passed the bridge before the flip may still be on its way into the queue, or from the queue
@@ -49,6 +50,8 @@ class Handover:
         self._stopped_by_us = False
         self._is_back = False
         self._stop: asyncio.Future[Any] | None = None
+        self._going: asyncio.Task[None] | None = None
+        self._since = 0
 
     def flip(self) -> None:
         """Step 1."""
@@ -90,6 +93,19 @@ class Handover:
             event.cancel()
             await asyncio.gather(event, return_exceptions=True)
 
+    async def go(self, timeout: float) -> None:
+        """Have the target run the machine as soon as it is whole there; returns at once.
+
+        Not where QEMU has stopped it by itself: it restarts a machine that it stopped if it believes that the
+        migration failed, and then two would run.
+        """
+        if not self._stopped_by_us:
+            return
+        self._since = len(self.target.monitor.events)
+        self.told = True
+        self._going = asyncio.create_task(self.target.run_when_loaded(timeout))
+        await asyncio.sleep(0)  # it is on its way before what is left of the machine is
+
     def send_after(self) -> None:
         """Send frames that were left in the source's tap after those that bounced."""
         self.bounced += self.source.send_on()
@@ -102,10 +118,14 @@ class Handover:
             self.stopped_at = self.transfer.stopped
         if self._stop is not None:
             await self._stop
-        since = len(self.target.monitor.events)
-        self.told = True
-        await self.target.execute("cont")
-        self.resumed_at = seconds(await self.target.monitor.wait(lambda event: event["event"] == "RESUME", since))
+        if self._going is not None:
+            await self._going
+        else:
+            self._since = len(self.target.monitor.events)
+            self.told = True
+            await self.target.execute("cont")
+        resume = await self.target.monitor.wait(lambda event: event["event"] == "RESUME", self._since)
+        self.resumed_at = seconds(resume)
 
     async def back(self) -> None:
         """Undo, from wherever it failed: the machine runs at the source, the target's QEMU is gone.
@@ -113,6 +133,9 @@ class Handover:
         Frames that wait in the target's tap stay there: ``send_back`` them once the network leads here.
         ``Unreachable`` if the target may run and cannot be asked: then nothing was touched.
         """
+        if self._going is not None:
+            self._going.cancel()
+            await asyncio.gather(self._going, return_exceptions=True)
         if self.told:
             await self.target.stop_process()
         await self.transfer.close()

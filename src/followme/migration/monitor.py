@@ -21,6 +21,10 @@ def seconds(event: Event) -> float:
     return float(stamp["seconds"] + stamp["microseconds"] / 1e6)
 
 
+def migration_event(*states: str) -> Callable[[Event], bool]:
+    return lambda event: event["event"] == "MIGRATION" and event["data"]["status"] in states
+
+
 class Monitor:
     """A QMP connection: ``execute`` commands, ``wait`` for events, ``lost`` once it is gone."""
 

@@ -289,6 +289,7 @@ class MachineMover:
         relay = transfer.relay
         assert relay is not None
         await handover.stop()
+        await handover.go(self._options.switch_timeout)
         relay.open()
         handover.send_after()
         try:

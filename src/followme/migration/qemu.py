@@ -15,7 +15,7 @@ from typing import Any
 from followme.migration.bounce import Bounce, attach_tap
 from followme.migration.frames import TapQueue, drop_plug, plug, send_out
 from followme.migration.host import Host, MachineSpec, MigrationError
-from followme.migration.monitor import Monitor
+from followme.migration.monitor import Monitor, migration_event
 from followme.system.netns import open_tap
 from followme.system.process import duplicate_from, within
 
@@ -240,6 +240,17 @@ class Qemu:
         if frames:
             send_out(self.host, self.host.uplink, frames)
         return len(frames)
+
+    async def run_when_loaded(self, timeout: float) -> None:
+        """See ``Target``."""
+        try:
+            async with asyncio.timeout(timeout):
+                event = await self.monitor.wait(migration_event("completed", "failed"))
+        except TimeoutError:
+            raise MigrationError(f"{self.who}: the machine was not whole within {timeout:g} s") from None
+        if event["data"]["status"] != "completed":
+            raise MigrationError(f"{self.who}: the machine could not be loaded{self.complaint}")
+        await self.execute("cont")
 
     async def send_back(self) -> int:
         """See ``Target``."""

@@ -55,6 +55,9 @@ class Target(Protocol):
                       timeout: float = 10.0) -> Any:
         """A QMP command's result."""
 
+    async def run_when_loaded(self, timeout: float) -> None:
+        """Wait, at most ``timeout`` seconds, until the machine is whole here, and run it at once."""
+
     async def send_back(self) -> int:
         """End the process; what waits for the machine here, and what still comes, goes back out of the uplink.
         The number of frames that waited."""

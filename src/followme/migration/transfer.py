@@ -12,7 +12,7 @@ from typing import Any
 from followme.migration.carrier import Relay, connect, stream_pair
 from followme.migration.convergence import BRAKE_TIME, Convergence, Progress, Step
 from followme.migration.host import MigrationError
-from followme.migration.monitor import Event, seconds
+from followme.migration.monitor import Event, migration_event, seconds
 from followme.migration.qemu import Qemu
 from followme.migration.target import Target
 
@@ -35,10 +35,6 @@ class TransferProgress:
 
 def stop_event(event: Event) -> bool:
     return bool(event["event"] == "STOP")
-
-
-def migration_event(*states: str) -> Callable[[Event], bool]:
-    return lambda event: event["event"] == "MIGRATION" and event["data"]["status"] in states
 
 
 class Transfer:

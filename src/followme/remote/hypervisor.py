@@ -74,7 +74,8 @@ class Hypervisor:
 
     def handlers(self) -> dict[str, Handler]:
         """What other agents may ask for; all raise ``MigrationError``."""
-        return {"incoming": self.incoming, "qmp": self.qmp, "bounce": self.bounce, "send_on": self.send_on,
+        return {"incoming": self.incoming, "qmp": self.qmp, "run_when_loaded": self.run_when_loaded,
+                "bounce": self.bounce, "send_on": self.send_on,
                 "stop_process": self.stop_process, "kill": self.kill, "keep": self.keep, "status": self.status}
 
     # --- our own ------------------------------------------------------------------------------------------
@@ -190,11 +191,14 @@ class Hypervisor:
         """``{machine, command, arguments, timeout}``: what QEMU returns; only what a migration needs."""
         command, arguments = params.get("command"), params.get("arguments") or {}
         check_command(command, arguments, self.host.management_address)
-        timeout = params.get("timeout", 10.0)
-        if type(timeout) not in (int, float) or not 0 < timeout <= _MAX_TIMEOUT_S:
-            raise MigrationError(f"a timeout of {timeout!r:.20} s is not possible")
         async with self._guest(params, caller) as guest:
-            return await self._qemu(guest).execute(str(command), arguments or None, timeout)
+            return await self._qemu(guest).execute(str(command), arguments or None, _timeout(params))
+
+    async def run_when_loaded(self, params: Mapping[str, Any], caller: Caller) -> None:
+        """``{machine, timeout}``: have it run as soon as it is whole here. Where its source leaves before, it
+        stays stopped: only the source knows then whether it shall run."""
+        async with self._guest(params, caller) as guest:
+            await self._qemu(guest).run_when_loaded(_timeout(params))
 
     async def bounce(self, params: Mapping[str, Any], caller: Caller) -> None:
         """``{machine, way}``: ``flip``, ``clear`` or ``to_tap`` (see ``Bounce``)."""
@@ -393,3 +397,10 @@ async def _asked(qemu: Qemu) -> CopyStatus:
 
 def _plain(event: Event) -> dict[str, Any]:
     return {"event": event["event"], "data": event.get("data") or {}, "timestamp": event["timestamp"]}
+
+
+def _timeout(params: Mapping[str, Any]) -> float:
+    timeout = params.get("timeout", 10.0)
+    if type(timeout) not in (int, float) or not 0 < timeout <= _MAX_TIMEOUT_S:
+        raise MigrationError(f"a timeout of {timeout!r:.20} s is not possible")
+    return float(timeout)

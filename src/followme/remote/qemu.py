@@ -136,6 +136,11 @@ class RemoteQemu:
     async def _do(self, method: str, **more: str) -> Any:
         return await ask(self._client, method, {"machine": self.spec.name, **more}, _STOP_S)
 
+    async def run_when_loaded(self, timeout: float) -> None:
+        """See ``Target``."""
+        params = {"machine": self.spec.name, "timeout": timeout}
+        await ask(self._client, "run_when_loaded", params, timeout + _ANSWER_S)
+
     async def send_back(self) -> int:
         """See ``Target``."""
         await self._do("bounce", way="flip")

@@ -219,18 +219,22 @@ class Control:
             self.refusals.refuse("Map-Notify for another xTR", source, now)
             return
         confirms = self.etr.notified(message, server, now)
+        concerns = any(self._concerns_us(record) for record in message.records)
         for record in self.etr.elsewhere(message):
             if not self._elsewhere(record, message.nonce, now):
                 return  # no acknowledgement: what is true is sent again
         known = confirms or self.itr.confirmed(message, now) or self.itr.published(message, now)
-        if not known and not any(self._concerns_us(record) for record in message.records):
+        if not known and not concerns:
             self.refusals.refuse("Map-Notify that nobody asked for", source, now)
         elif not confirms:
             self.etr.acknowledge(message, server)
 
     def _concerns_us(self, record: MappingRecord) -> bool:
         eid = record.eid
-        return isinstance(eid, EidPrefix) and (self.site.own(eid) or eid in self.etr.registrar.eids)
+        if not isinstance(eid, EidPrefix):
+            return False
+        # A visitor that left is told again if our acknowledgement was lost.
+        return self.site.own(eid) or eid in self.etr.registrar.eids or self.etr.was_notified(eid)
 
     def _elsewhere(self, record: MappingRecord, nonce: int, now: float) -> bool:
         """An EID of ours is behind another router: late packets are sent on, its correspondents told.

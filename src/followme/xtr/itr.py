@@ -33,6 +33,8 @@ from .site import Site, host
 UNANSWERED_MINUTES = 0
 SMR_EVERY_S = 1.0
 MAX_SOLICITED = 1024
+FORMER_S = 10.0
+"""How long a locator that a mapping has no more is remembered: what it sends about that is nothing new."""
 MAX_SUBSCRIBED_HOLES = 256
 """Negative mappings that we subscribe to: each is an entry at the map server."""
 PUBLICATION_WINDOW = 1 << 20
@@ -52,6 +54,7 @@ class Itr:
         self.cache = MapCache(out, site.max_entries, self.prober.down, site.own)
         self.requests = Requests(nonces)
         self._solicited: OrderedDict[EidPrefix, float] = OrderedDict()
+        self._former: OrderedDict[EidPrefix, tuple[frozenset[IPAddress], float]] = OrderedDict()
         self._resolver = 0
 
     def miss(self, packet: bytes, now: float) -> tuple[EidPrefix, EidPrefix] | None:
@@ -133,14 +136,16 @@ class Itr:
             if self._local(eid) or eid in self._site.prefixes or not self._site.in_space(eid):
                 continue
             if record.ttl == 0:
-                self.cache.remove(eid)  # and what covers it counts again
+                gone = self.cache.remove(eid)  # and what covers it counts again
+                self._left(eid, frozenset() if gone is None else frozenset(addresses(gone)), now)
             else:
                 self.place(record, eid, now)
             self.requests_done(eid)
         return True
 
     def solicited(self, message: MapRequest, source: IPAddress, now: float) -> None:
-        """An SMR: believed only as far as to ask the map system, and only from a locator of the mapping."""
+        """An SMR: believed only as far as to ask the map system, and only from a locator of the mapping (RFC 9301,
+        6.1), or from one that was. If we have subscribed to the mapping, that one tells what we know already."""
         eids = [record.eid for record in message.records[:16]]
         if message.source_eid is not None:
             eids.append(message.source_eid)
@@ -149,9 +154,15 @@ class Itr:
             if not isinstance(eid, EidPrefix) or eid.iid != self._site.iid:
                 continue
             found = self.cache.find(eid)
-            if found is None or source not in addresses(found[1]):
+            if found is None:
+                continue
+            former = source not in addresses(found[1])
+            if former and not self._was_there(eid, source, now):
                 continue
             known = True
+            if former and any(entry.nonce is not None for entry in self.cache.table.covering(eid)):
+                self._refusals.counts["SMR about what is known"] += 1
+                continue
             asked = eid if eid.host else found[0]
             last = self._solicited.get(asked)
             if last is not None and now - last < SMR_EVERY_S:
@@ -174,10 +185,25 @@ class Itr:
             self._refusals.refuse("mapping to ourselves", eid, now)
             record = replace(record, action=Action.DROP, ttl=0)
         before = self.cache.find(eid)
+        left = frozenset() if before is None else frozenset(addresses(before[1]))
         entry = self.cache.put(replace(record, locators=locators), eid, now, nonce)
+        self._left(eid, left - addresses(entry), now)
         self.prober.use(addresses(entry), now)
         if isinstance(entry.way, Encap) and (before is None or before[1].way != entry.way):
             self._out.append(Redirected(eid, tuple(rloc for rloc, _ in entry.way.paths)))
+
+    def _left(self, eid: EidPrefix, rlocs: frozenset[IPAddress], now: float) -> None:
+        """The mapping has these locators no more."""
+        if rlocs:
+            before, at = self._former.get(eid, (frozenset(), now))
+            self._former[eid] = (rlocs | before if now - at < FORMER_S else rlocs), now
+            self._former.move_to_end(eid)
+            while len(self._former) > MAX_SOLICITED:
+                self._former.popitem(last=False)
+
+    def _was_there(self, eid: EidPrefix, rloc: IPAddress, now: float) -> bool:
+        rlocs, at = self._former.get(eid, (frozenset(), 0.0))
+        return rloc in rlocs and now - at < FORMER_S
 
     def adopt(self, eid: EidPrefix, way: Way, now: float, seconds: float) -> None:
         """A route that an earlier run left in the kernel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -78,6 +79,9 @@ class Appeared:
     eid: EidPrefix
     mac: bytes
 
+    def __str__(self) -> str:
+        return f"{self.eid} is here, at {self.mac.hex(':')}"
+
 
 @dataclass(frozen=True, slots=True)
 class Departed:
@@ -85,6 +89,9 @@ class Departed:
 
     eid: EidPrefix
     rlocs: tuple[IPAddress, ...]
+
+    def __str__(self) -> str:
+        return f"{self.eid} has left for {_listed(self.rlocs)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,9 @@ class Redirected:
     eid: EidPrefix
     rlocs: tuple[IPAddress, ...]
 
+    def __str__(self) -> str:
+        return f"{self.eid} is behind {_listed(self.rlocs)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
@@ -101,6 +111,9 @@ class Registered:
 
     eids: tuple[EidPrefix, ...]
     server: IPAddress
+
+    def __str__(self) -> str:
+        return f"{self.server} has registered {_listed(self.eids)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,12 @@ class Answered:
     eid: EidPrefix
     record: MappingRecord | None
 
+    def __str__(self) -> str:
+        if self.record is None:
+            return f"nobody says where {self.eid} is"
+        where = _listed(locator.address for locator in self.record.locators)
+        return f"{self.eid}: the map system says that {self.record.eid} is behind {where}"
+
 
 @dataclass(frozen=True, slots=True)
 class LocatorState:
@@ -117,6 +136,13 @@ class LocatorState:
 
     rloc: IPAddress
     up: bool
+
+    def __str__(self) -> str:
+        return f"{self.rloc} answers probes{'' if self.up else ' no longer'}"
+
+
+def _listed(things: Iterable[object]) -> str:
+    return ", ".join(map(str, things)) or "nobody"
 
 
 Event = Appeared | Departed | Redirected | Registered | Answered | LocatorState

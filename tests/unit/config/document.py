@@ -41,9 +41,9 @@ Key = tuple[str | int, ...]
 GONE = object()
 
 
-def changed(*changes: tuple[Key, Any]) -> dict[str, Any]:
+def changed(*changes: tuple[Key, Any], of: dict[str, Any] = RIGHT) -> dict[str, Any]:
     """The right document with other values at some keys; ``GONE`` removes one."""
-    document = copy.deepcopy(RIGHT)
+    document = copy.deepcopy(of)
     for key, value in changes:
         where: Any = document
         for part in key[:-1]:
@@ -73,11 +73,11 @@ def keys(value: Any = RIGHT, at: Key = ()) -> list[Key]:
     return found
 
 
-def sections() -> list[Key]:
+def sections(of: dict[str, Any] = RIGHT) -> list[Key]:
     """The keys of all mappings with a fixed set of keys."""
     found: list[Key] = [()]
-    for key in keys():
-        value: Any = RIGHT
+    for key in keys(of):
+        value: Any = of
         for part in key:
             value = value[part]
         if isinstance(value, dict) and key[-1] != "parameters":

@@ -20,6 +20,11 @@ def site(**changes: object) -> dict[str, object]:
     return {"name": "dc1", "site_id": 1, "keys": [{"key": SECRET}], "prefixes": ["10.1.0.0/24"], **changes}
 
 
+def write_key(path: Path, text: str) -> None:
+    path.touch(0o600)
+    path.write_text(text)
+
+
 def problems(data: dict[str, object]) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         check(data, "map.yaml")
@@ -31,7 +36,7 @@ def test_the_example_is_right(tmp_path: Path) -> None:
     path = tmp_path / "map.yaml"
     path.write_text(EXAMPLE.read_text().replace("/etc/followme", str(tmp_path)))
     for name in ("dc1", "dc2", "dc2-new", "wlan1", "wlan2", "controller"):
-        (tmp_path / f"{name}.key").write_text(f"secret of {name}\n")
+        write_key(tmp_path / f"{name}.key", f"secret of {name}\n")
     config = load(path)
     assert [one.name for one in config.sites] == ["dc1", "dc2", "wlan1", "wlan2", "controller"]
     assert config.sites[1].keys == {0: b"secret of dc2", 1: b"secret of dc2-new"}, "without the end of the line"
@@ -88,11 +93,11 @@ def test_a_key_in_the_wrong_place_is_not_shown(keys: object) -> None:
 
 
 def test_keys(tmp_path: Path) -> None:
-    (tmp_path / "short").write_text("abc\n")
+    write_key(tmp_path / "short", "abc\n")
     (line,) = problems({"sites": [site(keys=[{"key_file": str(tmp_path / "short")}])]})
-    assert line == "map.yaml: sites[0].keys[0]: a key has 8 to 1024 octets, this one 3"
+    assert line == f"map.yaml: sites[0].keys[0]: key file {tmp_path}/short: a key must have 8 to 1024 bytes, this one has 3"
     (line,) = problems({"sites": [site(keys=[{"key_file": str(tmp_path / "none")}])]})
-    assert "cannot be read: No such file" in line
+    assert line.endswith(f"key file {tmp_path}/none: No such file or directory")
     neither_and_both: list[list[dict[str, str]]] = [[{}], [{"key": SECRET, "key_file": "x"}]]
     for keys in neither_and_both:
         (line,) = problems({"sites": [site(keys=keys)]})
