@@ -219,12 +219,13 @@ class Control:
             self.refusals.refuse("Map-Notify for another xTR", source, now)
             return
         confirms = self.etr.notified(message, server, now)
-        concerns = any(self._concerns_us(record) for record in message.records)
-        for record in self.etr.elsewhere(message):
-            if not self._elsewhere(record, message.nonce, now):
-                return  # no acknowledgement: what is true is sent again
         known = confirms or self.itr.confirmed(message, now) or self.itr.published(message, now)
-        if not known and not concerns:
+        if not known:
+            # Only now: the nonces of a subscription are not those of the map server's own word.
+            for record in self.etr.elsewhere(message):
+                if not self._elsewhere(record, message.nonce, now):
+                    return  # no acknowledgement: what is true is sent again
+        if not known and not any(self._concerns_us(record) for record in message.records):
             self.refusals.refuse("Map-Notify that nobody asked for", source, now)
         elif not confirms:
             self.etr.acknowledge(message, server)
