@@ -1,7 +1,8 @@
 """Two xTRs on the kernel's data plane, against the same path without a tunnel.
 
-client - xtr1 - core - xtr2 - server: five namespaces, three of which route; 1500 bytes of MTU everywhere. The
-peer is the same path with plain routes. All arms are measured in turn within a round, and a ratio is the
+client - xtr1 - core - xtr2 - server: five namespaces, three of which route; 1500 bytes of MTU at the sites and
+1600 in the core. The peer is the same path with plain routes. The arm "kernel alone" is LISP-GPE without the fast
+path, to show what that is worth. All arms are measured in turn within a round, and a ratio is the
 median of the rounds' own ratios. The generator runs on the first CPU and with it, in its system calls, all
 three routers; the receiver runs on the last. What they cost themselves is in both arms.
 """
@@ -24,7 +25,8 @@ from statistics import median
 from bench.figures import Figure, Say, Skipped
 from followme.system import needs, netns
 from followme.system.process import Child, run
-from followme.xtr import device
+from followme.xtr import device, fastpath
+from followme.xtr.fastpath import FastPath
 from followme.xtr.headers import PlainHeaders
 from followme.xtr.routemsg import Encap, Locator
 from followme.xtr.routes import MapCacheRoutes
@@ -36,37 +38,48 @@ IP_UDP = 28
 ENTRIES = 100_000
 LOAD_S = 10.0
 UDP_RATIO, GPE_RATIO, PLAIN_RATIO, MANY_RATIO = 0.6, 0.9, 0.85, 0.95
-RLOC1, RLOC2, OTHER2 = (ipaddress.ip_address(one) for one in ("192.0.2.1", "192.0.2.6", "198.51.100.1"))
+RLOC1, RLOC2, OTHER2 = (ipaddress.IPv4Address(one) for one in ("192.0.2.1", "192.0.2.6", "198.51.100.1"))
 SITE1, SITE2 = ipaddress.ip_network("10.1.0.0/24"), ipaddress.ip_network("10.2.0.0/24")
-ARMS = ("plain", "LISP-GPE", "RFC 9300")
-UDP_S, TCP_S = 0.4, 1.5
+PLAIN, GPE, RFC9300, KERNEL = ARMS = ("plain", "LISP-GPE", "RFC 9300", "kernel alone")
+UDP_S, TCP_S = 0.4, 2
+CORE_MTU = 1600
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class End:
+    """An xTR, and what switches its arms."""
+
+    rloc: ipaddress.IPv4Address
+    routes: MapCacheRoutes
+    headers: PlainHeaders
+    fast: FastPath
+
+
+@dataclass(frozen=True, slots=True)
 class Bed:
-    """The path, and what switches its arms."""
+    """The path."""
 
     names: dict[str, str]
     program: Path
-    routes1: MapCacheRoutes
-    routes2: MapCacheRoutes
-    headers1: PlainHeaders
-    headers2: PlainHeaders
+    one: End
+    two: End
 
     async def arm(self, name: str) -> None:
-        """The plain routes stay with a worse metric; an arm adds the map-cache entries and the headers."""
-        pairs = ((self.routes1, SITE2, RLOC2), (self.routes2, SITE1, RLOC1))
-        for routes, eid, rloc in pairs:
-            entry = Encap(eid, INSTANCE, (Locator(rloc),))
-            if name == "plain":
-                routes.delete(entry)
+        """The plain routes stay with a worse metric; an arm adds the map-cache entries, headers and programs."""
+        for end, other, eid in ((self.one, self.two, SITE2), (self.two, self.one, SITE1)):
+            entry = Encap(eid, INSTANCE, (Locator(other.rloc),))
+            if name == PLAIN:
+                end.routes.delete(entry)
             else:
-                routes.replace(entry)
-        for headers, peer in ((self.headers1, RLOC2), (self.headers2, RLOC1)):
-            if name == "RFC 9300":
-                await headers.ensure([peer])
+                end.routes.replace(entry)
+            if name == RFC9300:
+                await end.headers.ensure([other.rloc])
             else:
-                await headers.remove()
+                await end.headers.remove()
+            if name in (GPE, RFC9300):
+                end.fast.attach(plain=name == RFC9300)
+            else:
+                end.fast.remove()
 
     async def udp(self, payload: int, seconds: float, rate: float = 0) -> Stream:
         receiver = asyncio.create_task(run(
@@ -119,7 +132,7 @@ class Series:
     values: dict[str, list[float]] = field(default_factory=lambda: {arm: [] for arm in ARMS})
 
     def ratio(self, arm: str) -> float:
-        return median(ours / plain for ours, plain in zip(self.values[arm], self.values["plain"], strict=True))
+        return median(ours / plain for ours, plain in zip(self.values[arm], self.values[PLAIN], strict=True))
 
 
 def figures(quick: bool, say: Say) -> list[Figure]:
@@ -155,7 +168,8 @@ async def _streams(bed: Bed, rounds: int, say: Say) -> list[Figure]:
         say(f"UDP {size}: the worst trial of any arm lost {lost:.2%}")
         for arm in ARMS[1:]:
             what = f"UDP {size} bytes, {arm}"
-            found.append(_figure(f"{what}: received at saturation", "packet/s", rate, arm, UDP_RATIO))
+            target = None if arm == KERNEL else UDP_RATIO
+            found.append(_figure(f"{what}: received at saturation", "packet/s", rate, arm, target))
             per_cpu = f"{what}: packets a CPU second of sender and routers"
             found.append(_figure(per_cpu, "packet/s", _inverse(cpu), arm, None))
     return found
@@ -172,26 +186,26 @@ async def _tcp(bed: Bed, rounds: int, say: Say) -> list[Figure]:
     for arm in ARMS:
         say(f"TCP {arm}: {min(rate.values[arm]):.1f} to {max(rate.values[arm]):.1f} Gbit/s")
     found = []
-    for arm, target in (("LISP-GPE", GPE_RATIO), ("RFC 9300", PLAIN_RATIO)):
+    for arm, target in ((GPE, GPE_RATIO), (RFC9300, PLAIN_RATIO), (KERNEL, None)):
         found.append(_figure(f"TCP, {arm}", "Gbit/s", rate, arm, target))
         found.append(_figure(f"TCP, {arm}: a CPU second of ends and routers", "Gbit", per_cpu, arm, None))
     return found
 
 
 async def _many(bed: Bed, rounds: int, say: Say) -> list[Figure]:
-    await bed.arm("LISP-GPE")
+    await bed.arm(GPE)
     first = int(ipaddress.ip_address("10.128.0.0"))
     entries = [Encap(ipaddress.IPv4Network(first + one), INSTANCE, (Locator(RLOC2),)) for one in range(ENTRIES)]
     took, ratios, few, many = [], [], [], []
     for _ in range(rounds):
         few.append((await bed.tcp())[0])
         begin = time.monotonic()
-        await bed.routes1.load(entries)
+        await bed.one.routes.load(entries)
         took.append(time.monotonic() - begin)
         many.append((await bed.tcp())[0])
         ratios.append(many[-1] / few[-1])
         for entry in entries:
-            bed.routes1.delete(entry)
+            bed.one.routes.delete(entry)
     say(f"{ENTRIES} entries loaded in {min(took):.2f} to {max(took):.2f} s")
     return [
         Figure(f"{ENTRIES} entries loaded", "s", median(took), None, "", None, f"<= {LOAD_S:g} s",
@@ -203,14 +217,14 @@ async def _many(bed: Bed, rounds: int, say: Say) -> list[Figure]:
 
 async def _replacing(bed: Bed, say: Say) -> list[Figure]:
     """One EID goes to and fro between two locators while a stream of numbered packets passes."""
-    await bed.arm("LISP-GPE")
+    await bed.arm(GPE)
     ways = [Encap(SITE2, INSTANCE, (Locator(rloc),)) for rloc in (RLOC2, OTHER2)]
     streaming = asyncio.create_task(bed.udp(484, 2.0, 10_000))
     await asyncio.sleep(0.4)
     took = []
     for number in range(1000):
         begin = time.perf_counter()
-        bed.routes1.replace(ways[(number + 1) % 2])
+        bed.one.routes.replace(ways[(number + 1) % 2])
         took.append(time.perf_counter() - begin)
         await asyncio.sleep(0.001)
     seen = await streaming
@@ -224,7 +238,7 @@ async def _replacing(bed: Bed, say: Say) -> list[Figure]:
 
 
 def _figure(what: str, unit: str, series: Series, arm: str, target: float | None) -> Figure:
-    ratio, ours, peer = series.ratio(arm), median(series.values[arm]), median(series.values["plain"])
+    ratio, ours, peer = series.ratio(arm), median(series.values[arm]), median(series.values[PLAIN])
     if target is None:
         return Figure(what, unit, ours, peer, "no tunnel", ratio)
     return Figure(what, unit, ours, peer, "no tunnel", ratio, f">= {target}", ratio >= target)
@@ -251,7 +265,9 @@ async def _bed() -> AsyncIterator[Bed]:
                 netns.sysctl(name, {"ipv4/ip_forward": 1})
             for left, dev1, right, dev2 in ((client, "e0", xtr1, "e0"), (xtr1, "u0", core, "k1"),
                                             (core, "k2", xtr2, "u0"), (xtr2, "e0", server, "e0")):  # fmt: skip
-                await netns.ip(None, [f"link add {dev1} netns {left} type veth peer name {dev2} netns {right}"])
+                mtu = CORE_MTU if core in (left, right) else 1500
+                await netns.ip(None, [f"link add {dev1} netns {left} mtu {mtu} type veth "
+                                      f"peer name {dev2} mtu {mtu} netns {right}"])  # fmt: skip
             for name, some in {
                 client: ["e0 10.1.0.2/24"], server: ["e0 10.2.0.2/24"],
                 core: ["k1 192.0.2.2/30", "k2 192.0.2.5/30"],
@@ -268,10 +284,17 @@ async def _bed() -> AsyncIterator[Bed]:
                 xtr2: ["192.0.2.0/30 via 192.0.2.5", "10.1.0.0/24 via 192.0.2.5 metric 5000"],
             }.items():  # fmt: skip
                 await netns.ip(name, [f"route add {way}" for way in ways])
-            one, two = await device.ensure(namespace=xtr1), await device.ensure(namespace=xtr2)
-            routes1 = closing.enter_context(contextlib.closing(MapCacheRoutes(one)))
-            routes2 = closing.enter_context(contextlib.closing(MapCacheRoutes(two)))
-            yield Bed(names, program, routes1, routes2, PlainHeaders(one, ["u0"]), PlainHeaders(two, ["u0"]))
+            ends = []
+            for name, rloc in ((xtr1, RLOC1), (xtr2, RLOC2)):
+                netns.sysctl(name, {"ipv4/conf/all/rp_filter": 0, "ipv4/conf/e0/rp_filter": 0})
+                tunnel = await device.ensure(namespace=name, core_mtu=CORE_MTU)
+                fast = await fastpath.ensure(tunnel, lan="e0", up="u0", local_rloc=rloc)
+                if fast is None:
+                    raise Skipped(f"no fast path: {fastpath.problem(tunnel, lan='e0', up='u0') or 'no eBPF'}")
+                closing.callback(fast.close)
+                routes = closing.enter_context(contextlib.closing(MapCacheRoutes(tunnel, fastpath=fast)))
+                ends.append(End(rloc, routes, PlainHeaders(tunnel, ["u0"], fastpath=fast), fast))
+            yield Bed(names, program, *ends)
         finally:
             for name in names.values():
                 await netns.delete(name)

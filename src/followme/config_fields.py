@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +44,14 @@ def _strict_address(value: object) -> IPv4Address:
     return IPv4Address(value)
 
 
+def _any_address(value: object) -> object:
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write an IP address in quotes, as in '192.0.2.1'")
+    return ip_address(value)
+
+
 def _strict_network(value: object) -> IPv4Network:
     if isinstance(value, IPv4Network):
         return value
@@ -78,6 +86,7 @@ def _path(value: object) -> object:
 MacField = Annotated[Mac, BeforeValidator(_mac)]
 Datapath = Annotated[int, BeforeValidator(_datapath)]
 Address = Annotated[IPv4Address, BeforeValidator(_strict_address)]
+IpField = Annotated[IPv4Address | IPv6Address, BeforeValidator(_any_address)]
 Prefix = Annotated[IPv4Network, BeforeValidator(_strict_network)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Port = Annotated[int, Field(strict=True, ge=1, le=0xFFFFFF00)]

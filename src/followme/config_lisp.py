@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from followme.config import PolicySection, ServiceSection
-from followme.config_fields import Address, FilePath, MacField, Name, Number, Prefix
+from followme.config_fields import Address, FilePath, IpField, MacField, Name, Number, Prefix
 from followme.config_placement import OfferSection
 from followme.config_yaml import ConfigError, Section, read, validate
 from followme.domain import NetworkKind, Node, NodeKind, Service, mac_text
@@ -27,7 +27,7 @@ ListenPort = Annotated[int, Field(strict=True, ge=0, le=65535)]
 class AgentSection(Section):
     """Where a site's agent listens; ``key_file`` holds the key that it shares with this controller."""
 
-    address: IPv4Address | IPv6Address
+    address: IpField
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 4360
     key_file: FilePath
 
@@ -39,7 +39,7 @@ class SiteSection(Section):
     kind: NetworkKind
     prefix: Prefix
     gateway: Address
-    rlocs: Annotated[tuple[IPv4Address | IPv6Address, ...], Field(min_length=1, max_length=8)]
+    rlocs: Annotated[tuple[IpField, ...], Field(min_length=1, max_length=8)]
     agent: AgentSection
     area: Annotated[int, Field(strict=True, ge=0)] = 0
     offer: OfferSection | None = None
@@ -56,7 +56,7 @@ class MapServerSection(Section):
     HMAC-SHA-256-128, 1 for HMAC-SHA-1-96.
     """
 
-    address: IPv4Address | IPv6Address
+    address: IpField
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 4342
     key_file: FilePath
     site_id: Annotated[int, Field(strict=True, ge=1, lt=1 << 64)]
@@ -67,7 +67,7 @@ class MapServerSection(Section):
 class LispListenSection(Section):
     """The UDP address on which publications are received."""
 
-    address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    address: IpField = IPv4Address("127.0.0.1")
     port: ListenPort = 4342
 
 
@@ -136,7 +136,8 @@ def load(path: Path) -> LispConfig:
 
 def check(data: dict[str, Any], name: str) -> LispConfig:
     """Check parsed data; ``name`` is the file's name in messages."""
-    file = validate(LispConfigFile, data, name, PAGE)
+    # No secret belongs here, but "key" instead of "key_file" is soon written.
+    file = validate(LispConfigFile, data, name, PAGE, secrets=True)
     problems = [f"{name}: {problem}" for problem in _contradictions(file)]
     if problems:
         raise ConfigError(problems)

@@ -47,9 +47,9 @@ def read(path: Path, first_key: str, page: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         # Not the error's own text: it shows the lines around, and a key may stand there.
         mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f", line {mark.line + 1}"
+        line = "" if mark is None else f"line {mark.line + 1}: "
         what = getattr(error, "problem", None) or "not UTF-8, nested too deep, or a number that is far too long"
-        raise ConfigError([f"{path}{line}: not valid YAML: {what}"]) from None
+        raise ConfigError([f"{path}: {line}not valid YAML: {what}"]) from None
     if not isinstance(data, dict):
         raise ConfigError([f"{path}: must be a mapping with the key '{first_key}'; see {page}"])
     return data

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 JUDGES_ANY_PLACE = (Always.name, Never.name, StayOrGo.name)
 """The policies that do not go by distance: they decide also about services that have weights."""
-_WEIGHER = StayOrGo()
+_BY_DEFAULT = StayOrGo()
 
 
 class Deciding:
@@ -43,7 +43,7 @@ class Deciding:
     ) -> None:
         self.situations, self.policy = situations, policy
         self.gathering = None if situations is None or not situations.chooser.scarce else Gathering(
-            situations, self._answer, self.follow, self._question
+            situations, self._answer, self.follow, self._question, self._weigher
         )  # fmt: skip
         self._watchers = watchers
         self._ready, self._carry_to, self._place = ready, carry, place
@@ -93,10 +93,14 @@ class Deciding:
         if situation.rule is not None and situation.best != situation.current:
             return situation.decide("rule", situation.rule.migrate, situation.rule.why)
         weigh = situation.weighed and self.policy.name not in JUDGES_ANY_PLACE
-        decision = (_WEIGHER if weigh else self.policy).decide(situation)
+        decision = (self._weigher() if weigh else self.policy).decide(situation)
         if situation.weighed and decision.migrate:
             return dataclasses.replace(decision, why=f"{decision.why}; {question.choice.why}")
         return decision
+
+    def _weigher(self) -> StayOrGo:
+        """With the config's parameters if they are stay-or-go's."""
+        return self.policy if isinstance(self.policy, StayOrGo) else _BY_DEFAULT
 
     def follow(self, service: Service, left: str | None = None) -> None:
         """Decide about the service, and carry its machine if that is the decision; the user has ``left``."""

@@ -38,7 +38,8 @@ class _Decided:
 
 
 class Gathering:
-    """``decide`` is what one question's answer is; ``follow`` has a service decided again."""
+    """``decide`` is what one question's answer is; ``follow`` has a service decided again; ``weigher`` is whose sum
+    says what going is worth."""
 
     def __init__(
         self,
@@ -46,7 +47,9 @@ class Gathering:
         decide: Callable[[Question], Decision],
         follow: Callable[[Service], None],
         asked: Callable[[Service], Question | None],
+        weigher: Callable[[], StayOrGo],
     ) -> None:
+        self._weigher = weigher
         self._situations, self._decide, self._follow, self._asked = situations, decide, follow, asked
         self._due: dict[str, tuple[Service, asyncio.Future[Decision | None]]] = {}
         self._waiting: dict[str, tuple[Service, frozenset[str]]] = {}
@@ -103,13 +106,21 @@ class Gathering:
         going = {one.question.service.name: one for one in decided if one.decision.migrate}
         chooser = self._situations.chooser
         free = {name: self._situations.free(name) for name in chooser.names}
-        wants = [self._want(one, False) for one in going.values()]
-        short = crowded(wants, free)
-        if short:
-            wants = [self._want(one, one.decision.target in short) for one in going.values()]
-            for name, place in share_out(wants, free).items():
-                if place != going[name].decision.target:
-                    count = sum(want.first == going[name].decision.target for want in wants)
+        wants = {name: self._want(one, False) for name, one in going.items()}
+        asked: set[str] = set()
+        # A place that is one's alternative may be another's first choice: that one is asked for alternatives, too.
+        while short := set(crowded(wants.values(), free)):
+            more = [name for name, want in wants.items() if want.first in short and name not in asked]
+            if not more:
+                break
+            wants |= {name: self._want(going[name], True) for name in more}
+            asked.update(more)
+        if asked:
+            given = share_out(list(wants.values()), free)
+            for name, place in given.items():
+                first = wants[name].first
+                if place != first:
+                    count = sum(first in (wants[other].first, given[other]) for other in wants)
                     final[name] = self._instead(going[name], place, count, free)
         for one in decided:
             self._wait(one, final[one.question.service.name])
@@ -127,11 +138,10 @@ class Gathering:
         demand = chooser.needs(question.service.name).requirements.demand
         return Want(question.service.name, demand, tuple(choices))
 
-    @staticmethod
-    def _worth(question: Question) -> float:
+    def _worth(self, question: Question) -> float:
         """In stay-or-go's unit for everybody, whatever the policy; above 0, for the policy says go."""
         situation = question.situation
-        net = _MEASURE.verdict(situation, NETWORK_BIT_S).net or 0.0
+        net = self._weigher().verdict(situation, NETWORK_BIT_S).net or 0.0
         least = LEAST * (1 + max(0, situation.distance - situation.distance_best))
         return min(max(net, least), URGENT / 10.0)
 
@@ -160,6 +170,3 @@ class Gathering:
             full |= {one.decision.target}
         if full:
             self._waiting[question.service.name] = question.service, full
-
-
-_MEASURE = StayOrGo()

@@ -120,6 +120,7 @@ class Situations:
             stays=stays,
             remaining_s=self.remaining_s(service.name),
             stalled_s=world.stalled_s(service.machine),
+            user=service.user,
         ))  # fmt: skip
 
     def remaining_s(self, service: str) -> float | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config_fields import Address, FilePath, MacField, Name, Number
+from followme.config_fields import Address, FilePath, IpField, MacField, Name, Number
 from followme.config_yaml import ConfigError, Section, read, validate
 from followme.xtr.config import RouterConfig
 from followme.xtr.config import check as check_router
@@ -25,14 +25,14 @@ class PeerSection(Section):
 
     role: Literal["controller", "agent"]
     key_file: FilePath
-    address: IPv4Address | IPv6Address | None = None
+    address: IpField | None = None
     port: PortNumber = CONTROL_PORT
 
 
 class ControlSection(Section):
     """Where the agent listens for its peers, by their names."""
 
-    address: IPv4Address | IPv6Address = IPv4Address("127.0.0.1")
+    address: IpField = IPv4Address("127.0.0.1")
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
     peers: dict[Name, PeerSection] = Field(default_factory=dict)
 
@@ -43,7 +43,7 @@ class HypervisorSection(Section):
 
     bridge: Name
     uplink: Name
-    management_address: IPv4Address | IPv6Address
+    management_address: IpField
     run_dir: FilePath
     images: Annotated[tuple[FilePath, ...], Field(min_length=1)]
     namespace: Name | None = None
@@ -86,18 +86,19 @@ def load(path: Path) -> AgentConfig:
 def check(data: dict[str, Any], name: str) -> AgentConfig:
     """Check parsed data; ``name`` is the file's name in messages."""
     problems: list[str] = []
-    section = data.get("router")
-    if isinstance(section, dict):
-        # The router's own check sees more than its types.
-        try:
-            check_router(section, f"{name}: router")
-        except ConfigError as error:
-            problems += error.problems
     config = None
     try:
         config = validate(AgentConfig, data, name, PAGE, secrets=True)
     except ConfigError as error:
-        problems += [line for line in error.problems if not line.startswith(f"{name}: router")]
+        problems += error.problems
+    section = data.get("router")
+    if isinstance(section, dict):
+        # The router's own check sees more than its types.
+        try:
+            check_router(section, name)
+        except ConfigError as error:
+            said = [f"{name}: router.{line.removeprefix(f'{name}: ')}" for line in error.problems]
+            problems += [line for line in said if line not in problems]
     if config is not None:
         problems += [f"{name}: {problem}" for problem in _contradictions(config)]
     if problems or config is None:

@@ -12,6 +12,7 @@ from followme.xtr.router import TunnelRouter
 log = logging.getLogger(__name__)
 
 ASK_S = 10.0
+MAX_TALKS_TO = 256
 LATE_S = 0.25
 """How long packets on the old way are waited for. They come from this site's own LAN only: all others are routed
 by this router, which knows the new way since the flip."""
@@ -31,7 +32,8 @@ class LiveHooks:
         self._flipped = self._told = False
 
     async def prepare(self) -> None:
-        answer = await self._client.call("expect", self._ask, ASK_S)
+        talks_to = [str(prefix) for prefix in self._router.talks_to()[:MAX_TALKS_TO]]
+        answer = await self._client.call("expect", {**self._ask, "talks_to": talks_to}, ASK_S)
         self._target = ip_address(answer["rloc"])
         await self._router.arm(self._eid, self._mac, self._target)
 

@@ -3,8 +3,9 @@
 Between agents, over the authenticated channel (the target does what the source asks, for EIDs that it was told
 to expect from that very peer):
 
-    expect {machine, eid, mac, rloc}   the way to the machine's port is laid, and a way back to ``rloc``; the answer
-                                       has the target's own RLOC
+    expect {machine, eid, mac, rloc, talks_to}   the way to the machine's port is laid, and a way back to ``rloc``;
+                                       mappings of the EIDs that the source sends to are asked for, so that the
+                                       machine's first packets need not wait; the answer has the target's own RLOC
     arrived {eid}                      traffic turns: the EID is registered here
     back {eid}                         it did not come: what arrives goes to the source again
     unexpect {eid}                     nothing is expected any more
@@ -19,12 +20,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from followme.agent.hooks import LiveHooks, PaperHooks
+from followme.agent.hooks import MAX_TALKS_TO, LiveHooks, PaperHooks
 from followme.domain import Migration, Node, NodeKind
 from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.mover import Hooks
@@ -39,6 +41,12 @@ log = logging.getLogger(__name__)
 
 IPAddress = IPv4Address | IPv6Address
 ASK_S = 10.0
+CONTROLLER_S = 2.0
+"""How long a controller of the papers' order may take to say that a machine that runs here is to be registered."""
+CLAIM_AGAIN_S = 0.5
+MAX_CLAIMS, CLAIMS_S = 5, 60.0
+"""A machine that runs here is claimed so often where another router claims it too; then the map server's rule
+counts, as both may be right."""
 
 
 @dataclass(slots=True)
@@ -64,7 +72,13 @@ class SiteNetwork:
         self._connect = connect
         self._eids: dict[str, IPv4Address] = {node.name: node.identifier for node in store.nodes()}
         self._expected: dict[IPAddress, Expected] = {}
+        self._untold: dict[IPAddress, asyncio.Task[None]] = {}
+        self.serving = False
+        """Whether all machines that were here at the start are known: those that come now are carried here."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._claims: deque[float] = deque(maxlen=MAX_CLAIMS)
+        self.runs: Callable[[str], MachineSpec | None] = lambda machine: None
+        """The machine, if it runs here and is not being carried."""
 
     def know(self, machine: str, eid: IPv4Address, mac: bytes) -> None:
         """A machine's EID; kept in the store, for a machine from elsewhere is in no file of ours."""
@@ -112,6 +126,7 @@ class SiteNetwork:
         await self.router.expect(eid, mac)
         # Should it come to nothing, what waits here is sent back on this way.
         await self.router.arm(eid, mac, rloc)
+        self.router.prefetch(_prefixes(params.get("talks_to")))
         return {"rloc": str(self.rloc)}
 
     async def _arrived(self, params: Mapping[str, Any], caller: Caller) -> None:
@@ -156,6 +171,7 @@ class SiteNetwork:
     async def _register(self, params: Mapping[str, Any], caller: Caller) -> None:
         machine, mac, eid = machine_name(params.get("machine")), mac_of(params.get("mac")), eid_of(params)
         self.know(machine, eid, mac)
+        self._told(eid)
         self.router.claim(eid, mac)
 
     async def _erase(self, params: Mapping[str, Any], caller: Caller) -> dict[str, int]:
@@ -194,16 +210,52 @@ class SiteNetwork:
         if eid is None:  # the papers' order: the controller will say what is to be registered
             log.info("%s runs here; its EID is not known yet", spec.name)
             return
+        expected = self._expected.pop(eid, None)
+        if self.serving and expected is None and not self.router.local(eid):
+            # The papers' order again: that we know the EID from earlier must not make it faster than it is.
+            self._untold[eid] = self._background(self._unless_told(spec, eid))
+            return
         self.router.claim(eid, spec.mac)
-        if self._expected.pop(eid, None) is not None:
+        if expected is not None:
             self._background(self.router.disarm(eid))
+
+    async def _unless_told(self, spec: MachineSpec, eid: IPv4Address) -> None:
+        await asyncio.sleep(CONTROLLER_S)
+        self._untold.pop(eid, None)
+        log.warning("%s runs here, and no controller has said so for %g s: registered", spec.name, CONTROLLER_S)
+        self.router.claim(eid, spec.mac)
+
+    def _told(self, eid: IPAddress) -> None:
+        if (waiting := self._untold.pop(eid, None)) is not None:
+            waiting.cancel()
 
     def gone(self, spec: MachineSpec) -> None:
         eid = self._eids.get(spec.name)
-        if eid is not None and eid in self._expected:
+        if eid is None:
+            return
+        self._told(eid)
+        if eid in self._expected:
             self._background(self._forget(eid))
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def departed(self, eid: IPAddress) -> None:
+        """The map server has said that an EID of ours is elsewhere. A machine that runs here is claimed again."""
+        machine = next((name for name, known in self._eids.items() if known == eid), None)
+        if machine is not None and self.runs(machine) is not None:
+            self._background(self._claim_again(machine, eid))
+
+    async def _claim_again(self, machine: str, eid: IPAddress) -> None:
+        await asyncio.sleep(CLAIM_AGAIN_S)
+        spec, now = self.runs(machine), asyncio.get_running_loop().time()
+        if spec is None or self.router.local(eid):
+            return
+        if len(self._claims) == MAX_CLAIMS and now - self._claims[0] < CLAIMS_S:
+            log.error("%s (%s) runs here, but another router claims it again and again", machine, eid)
+            return
+        self._claims.append(now)
+        log.warning("%s (%s) runs here, whatever another router claims: registered again", machine, eid)
+        self.router.claim(eid, spec.mac)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
 
@@ -214,6 +266,7 @@ class SiteNetwork:
                     log.error("the router: %s", error)
 
         task.add_done_callback(done)
+        return task
 
 
 def eid_of(params: Mapping[str, Any]) -> IPv4Address:
@@ -222,6 +275,15 @@ def eid_of(params: Mapping[str, Any]) -> IPv4Address:
     if not isinstance(eid, IPv4Address):
         raise MigrationError(f"machine's EID {eid}: only IPv4 ones are carried")
     return eid
+
+
+def _prefixes(value: object) -> list[IPv4Network | IPv6Network]:
+    """A peer's list of EID-prefixes; what is none, and what is too much, is left out."""
+    found = []
+    for text in value[:MAX_TALKS_TO] if isinstance(value, list) else ():
+        with contextlib.suppress(ValueError):
+            found.append(ip_network(str(text)[:64]))
+    return found
 
 
 def _address(value: object, key: str) -> IPAddress:

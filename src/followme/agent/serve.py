@@ -24,7 +24,7 @@ from followme.remote.server import Caller, Handler, Server
 from followme.remote.specs import Rules
 from followme.store import Store, StoreError
 from followme.system import needs, netns
-from followme.xtr.outputs import Answered, Event
+from followme.xtr.outputs import Answered, Departed, Event
 from followme.xtr.router import RouterError, TunnelRouter
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Agent:
         self._opened.callback(self.store.close)
         rloc = self.config.router.rlocs[0].address
         self.network = SiteNetwork(self.site, self.router, rloc, self.store, self.connect)
+        self.network.runs = self._runs
         hypervisor = await self._hypervisor()
         await self.router.start()
         self._opened.push_async_callback(self.router.close, leave=True)
@@ -121,6 +122,7 @@ class Agent:
         for machine in self.config.machines:
             self.network.know(machine.name, machine.address, machine.mac)
         await self.machines.start(_spec(machine) for machine in self.config.machines)
+        self.network.serving = True
         for name, problem in self.machines.problems.items():
             log.error("machine %s: %s", name, problem)
 
@@ -172,6 +174,15 @@ class Agent:
     def _event(self, event: Event) -> None:
         # Answers are many, and what they change is told as well.
         log.log(logging.DEBUG if isinstance(event, Answered) else logging.INFO, "%s", event)
+        if isinstance(event, Departed):
+            self.network.departed(ip_address(event.eid.address))
+
+    def _runs(self, machine: str) -> MachineSpec | None:
+        """The machine, if it runs here and stays."""
+        if self.machines is None or machine in self.machines.carried_to:
+            return None
+        qemu = self.machines.running.get(machine)
+        return None if qemu is None else qemu.spec
 
 
 def _host(site: str, section: HypervisorSection, accel: str) -> Host:

@@ -44,6 +44,7 @@ def places(policy: Policy, visits: Visits, areas: Areas, costs: Costs) -> Ints:
                     Situation(
                         visits.users[who], names[current], names[best], int(areas.hops[best, current]),
                         float(one_way[best, current]), float(one_way[best, best]), size, bandwidth,
+                        user=visits.users[who],
                     )
                 )  # fmt: skip
                 if decision.migrate and decision.target != names[best]:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from .ending import wrong
+from .lisp_figures import reproduce_lisp
 from .output import JsonFile, PlotFile, check_outputs, console_for, hand_over
 from .show import Mode, PolicyName, compare
 
@@ -16,6 +17,9 @@ FIGURES = {
     "model": "distance, latency, cost and disruption against k (model paper, figures 10 to 13)",
     "policy": "the two policy tables, cell by cell against the printed ones (model paper, figure 14)",
     "openflow-latency": "ping latency with and without following (OpenFlow paper, figure 5); needs root",
+    "lisp-rtt": "round trip before, while and after the machine moves (LISP paper, figure 5); needs root",
+    "lisp-downtime": "downtime against the controller's distance (LISP paper, figure 6); needs root, half an hour",
+    "lisp-sizes": "bytes and seconds of a migration against the link (LISP paper, section IV); needs root",
 }
 
 
@@ -64,6 +68,8 @@ def reproduce(
         found = reproduce_policy(search, lambda text: console.print(text, markup=False))
         console.print(found.text(), markup=False)
         hand_over(found.as_json(), found.plot, json_file, plot_file, console)
+    elif name != "openflow-latency":
+        reproduce_lisp(name, quick, json_file, plot_file)
     else:
         from followme.lab.latency import Windows
 

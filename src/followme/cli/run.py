@@ -49,12 +49,11 @@ def mapserver(config_file: Annotated[Path, _file("mapserver.yaml")], verbose: Ve
     run(serve(config))
 
 
-def agent(config_file: Annotated[Path, _file("agent.yaml")], verbose: Verbose = False) -> None:
+def agent(config_file: Annotated[Path, _file("agent-dc.yaml")], verbose: Verbose = False) -> None:
     """Run a site's agent: its LISP tunnel router and its machines, until SIGINT or SIGTERM. Needs root."""
-    from followme.agent.config import load
     from followme.agent.serve import serve
 
-    config = _checked(lambda: load(config_file))
+    config = _checked(lambda: _agent_config(config_file, read(config_file, "router", "docs/agent.md")))
     _log(verbose)
     run(serve(config))
 
@@ -72,9 +71,7 @@ def version() -> None:
 def _describe(path: Path) -> str:
     data = read(path, "networks", "docs/config.md")
     if "router" in data:
-        from followme.agent.config import check as check_agent
-
-        agent = check_agent(data, str(path))
+        agent = _agent_config(path, data)
         return f"agent of {agent.router.site}: {len(agent.control.peers)} peers, {len(agent.machines)} machines"
     if "sites" in data:
         from followme.mapsystem.config import check as check_mapserver
@@ -88,12 +85,28 @@ def _describe(path: Path) -> str:
     )
 
 
+def _agent_config(path: Path, data: dict[str, Any]) -> Any:
+    from followme.agent.config import check
+
+    from .keys import check_keys
+
+    checked = check(data, str(path))
+    check_keys(checked, str(path))
+    return checked
+
+
 def _controller_config(path: Path, data: dict[str, Any] | None = None) -> Any:
     from followme import config, config_lisp
     from followme.placement.settings import chooser_of, policy_of
 
+    from .keys import check_keys
+
     data = read(path, "networks", "docs/config.md") if data is None else data
-    checked = (config_lisp.check if data.get("plane") == "lisp" else config.check)(data, str(path))
+    if data.get("plane") != "lisp":
+        checked: config.Config | config_lisp.LispConfig = config.check(data, str(path))
+    else:
+        checked = config_lisp.check(data, str(path))
+        check_keys(checked, str(path))
     policy_of(checked)
     chooser_of(checked)
     return checked

@@ -59,17 +59,14 @@ class Keys:
 
 
 def map_server(lab: LispLab, keys: Keys) -> dict[str, Any]:
-    """``followme mapserver``: every site may register its own prefixes, and single EIDs of all others."""
+    """``followme mapserver``: every site may register its own prefixes, and single EIDs of others of its kind."""
     sites = [
         {
             "name": site.name,
             "site_id": number,
             "keys": [{"key_file": str(keys.file("ms", site.name))}],
             "prefixes": [str(site.eid_prefix), str(site.eid_prefix6)],
-            "visitors": [
-                str(prefix) for other in lab.sites if other.name != site.name
-                for prefix in (other.eid_prefix, other.eid_prefix6)
-            ],
+            "visitors": _visitors(lab, site),
             "rlocs": [f"{site.rloc}/32"],
         }
         for number, site in enumerate(lab.sites, start=1)
@@ -85,13 +82,19 @@ def map_server(lab: LispLab, keys: Keys) -> dict[str, Any]:
     }
 
 
+def _visitors(lab: LispLab, site: LispSite) -> list[str]:
+    """Whose EIDs may come to the site: users roam between access networks, machines are carried between data
+    centres. So no node of an access network's LAN can claim a machine's EID."""
+    others = [other for other in lab.sites if other.name != site.name and other.kind is site.kind]
+    return [str(prefix) for other in others for prefix in (other.eid_prefix, other.eid_prefix6)]
+
+
 def agent(
     lab: LispLab, site: LispSite, keys: Keys, image: GuestImage, settings: LispScenarioConfig
 ) -> dict[str, Any]:
     """``followme agent`` of one site."""
     others = [other for other in lab.sites if other.name != site.name]
     number = 1 + [other.name for other in lab.sites].index(site.name)
-    visitors = [prefix for other in others for prefix in (other.eid_prefix, other.eid_prefix6)]
     document: dict[str, Any] = {
         "router": {
             "site": site.name,
@@ -101,7 +104,7 @@ def agent(
             "rlocs": [{"address": str(site.rloc)}],
             "prefixes": [str(site.eid_prefix), str(site.eid_prefix6)],
             "space": list(_EID_SPACE),
-            "dynamic": {"prefixes": [str(one) for one in visitors if site.kind is NetworkKind.ACCESS]},
+            "dynamic": {"prefixes": _visitors(lab, site) if site.kind is NetworkKind.ACCESS else []},
             "map_servers": [{
                 "address": str(lab.map_server_address), "key_file": str(keys.file("ms", site.name)), "key_id": 0,
             }],

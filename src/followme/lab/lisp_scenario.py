@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from followme import config_lisp
+from followme.agent.config import CONTROL_PORT
 from followme.controllers.lisp.controller import LispController
 from followme.events import Happening
 from followme.lab import lisp_document
@@ -82,6 +84,7 @@ class LispScenario:
             self._files[site.name] = (site.namespace, "agent", self._file(f"agent-{site.name}", document))
         for name in self._files:
             await self.start(name)
+        await self._agents_listen()
         document = lisp_document.controller(lab, keys, self.image, self.settings)
         self.config = config_lisp.check(document, "the lab's config")
         self.controller = LispController(self.config, make_socket=self._tcp_socket)
@@ -117,6 +120,16 @@ class LispScenario:
         """End a daemon and start it again."""
         await self.end(name, kill=kill)
         await self.start(name)
+
+    async def _agents_listen(self) -> None:
+        """Before the controller starts, which would complain of those that do not yet. Who has ended is left to
+        ``_ready``."""
+        for site in self.lab.sites:
+            deadline = time.monotonic() + DAEMONS_START_S
+            while self._daemons[site.name].returncode is None and time.monotonic() < deadline:
+                if await run(["ss", "-Hltn", f"sport = :{CONTROL_PORT}"], namespace=site.namespace):
+                    break
+                await asyncio.sleep(0.05)
 
     async def _ready(self) -> None:
         ready = asyncio.create_task(self.controller.ready(DAEMONS_START_S))
@@ -189,7 +202,14 @@ class LispScenario:
 
     async def move_client(self, network: str) -> None:
         await self.lab.move_client(network)
-        await self.controller.wait_for_place(USER, network, MOVE_S)
+        try:
+            await self.controller.wait_for_place(USER, network, MOVE_S)
+        except TimeoutError:
+            said = self._daemons[network].stderr_tail[-1000:] if network in self._daemons else "(it does not run)"
+            raise RuntimeError(
+                f"the map server has not said within {MOVE_S:g} s that {USER} is at {network}; "
+                f"the agent there: {said}"
+            ) from None
 
     async def idle(self) -> None:
         await self.controller.deciding.idle()

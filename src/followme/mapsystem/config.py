@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from followme.config_fields import FilePath, Name, Number
+from followme.config_fields import FilePath, IpField, Name, Number
 from followme.config_keys import MAX_KEY_BYTES, read_key
 from followme.config_yaml import ConfigError, Section, read, validate
 from followme.lisp import CONTROL_PORT, MAX_INSTANCE_ID, Action, EidPrefix
@@ -35,20 +35,13 @@ def _network(value: object) -> str:
     return str(ip_network(value))
 
 
-def _address(value: object) -> IPv4Address | IPv6Address:
-    if not isinstance(value, str):
-        raise ValueError("write an address, as in 192.0.2.1")
-    return ip_address(value)
-
-
-AnyAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 Network = Annotated[str, BeforeValidator(_network)]
 Action_ = Literal["natively-forward", "send-map-request", "drop"]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 
 class ListenSection(Section):
-    addresses: Annotated[tuple[AnyAddress, ...], Field(max_length=64)] = (
+    addresses: Annotated[tuple[IpField, ...], Field(max_length=64)] = (
         IPv4Address("127.0.0.1"), IPv6Address("::1"),
     )  # fmt: skip
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT

@@ -54,7 +54,7 @@ class Subscriber:
         self.client.subscribe(prefix, time.monotonic())
         self._pump()
 
-    async def confirmed(self, timeout: float) -> None:
+    async def confirmed(self, timeout: float | None) -> None:
         """Return when every subscription is confirmed; ``MapSystemError`` if that takes longer."""
         try:
             async with asyncio.timeout(timeout):
@@ -65,7 +65,7 @@ class Subscriber:
             host, port = self.client.server
             refused = ", ".join(f"{reason} {count}" for reason, count in self.client.refused.items()) or "nothing"
             raise MapSystemError(
-                f"map server {host} port {port} confirms no subscription within {timeout:g} s: is it up, and are "
+                f"map server {host} port {port} confirms no subscription within {timeout} s: is it up, and are "
                 f"site_id, key_id and key the same there? (refused here: {refused})"
             ) from None
 

@@ -31,7 +31,7 @@ class LearnedTables:
     table is. ``table_of`` (u + 1,) is each user's table, the last one that of users nobody has seen. ``own_state``
     (r,) are numbers (user * n + a) * n + m in rising order, where ``own_gain`` (r,) takes the place of the table's.
 
-    ``service`` of a situation is the name of its user, ``best`` and ``current`` are names of areas. A service in or
+    A situation's ``user`` is looked up among the users, ``best`` and ``current`` among the areas. A service in or
     for an area that was not learned of stays, and says so. ``ValueError`` if shapes do not match, a name is there
     twice, a number is out of range or a gain is NaN.
     """
@@ -74,9 +74,9 @@ class LearnedTables:
         if here is None or service is None:
             unknown = situation.best if here is None else situation.current
             return situation.decide(self.name, False, f"nothing was learned of {unknown}")
-        user = self._users.get(situation.service, -1)
+        user = self._users.get(situation.user, -1)
         gain, own = self._looked_up(user, here, service)
-        kind = f"{situation.service}'s own moves" if own else self.kinds[int(self.table_of[user])]
+        kind = f"{situation.user}'s own moves" if own else self.kinds[int(self.table_of[user])]
         if np.isinf(gain):
             why = f"{kind}, the cheapest in training, {'goes' if gain > 0.0 else 'stays'} here"
         else:

@@ -51,7 +51,7 @@ class LearnedLine:
         area = self._areas.get(situation.best)
         if area is None:
             return situation.decide(self.name, False, f"nothing was learned of {situation.best}")
-        line = self.gain[self.line_of[self._users.get(situation.service, -1), area]]
+        line = self.gain[self.line_of[self._users.get(situation.user, -1), area]]
         gain = float(line[min(distance, len(line) - 1)])
         above = np.flatnonzero(line > 0.0)
         threshold = f"threshold {above[0]}" if len(above) else "it never migrates"

@@ -36,6 +36,8 @@ Quality = Callable[[Floats], ArrayLike] | ArrayLike
 """A function of the distances (an array of floats), or its values for each state; in the unit of the cost."""
 
 SUM_TOLERANCE = 1e-9
+MAX_GAMMA = 1.0 - 1e-9
+"""Nearer to 1 the arithmetic has too few digits to tell by what the actions differ."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,7 @@ class Problem:
     """n states; 0 is home, where the service is with its user.
 
     ``stay``: (n, n) sparse, P above, rows sum to one. ``quality``: (n,). ``cost``: a scalar or (n,). ``gamma``: the
-    discount of a step, in [0, 1). ``distance``: (n,) whole numbers from home. ``forced``: (n,), true where the
+    discount of a step, 0 to ``MAX_GAMMA``. ``distance``: (n,) whole numbers from home. ``forced``: (n,), true where the
     service must migrate ("beyond"); home never may. ``alpha``: the reward transformation, ``None`` for none.
     ``fee``: (n,), zeros by default. ``classes``: (n,) numbers 0..m-1 of states that look alike by symmetry, 0 for
     home alone; a hint for speed, whose result is verified on the whole chain. ``ValueError`` says what is wrong.
@@ -95,8 +97,8 @@ class Problem:
         return int(self.quality.size)
 
     def _check(self, n: int) -> None:
-        if not 0.0 <= self.gamma < 1.0:
-            raise ValueError(f"gamma {self.gamma} must be at least 0 and below 1")
+        if not 0.0 <= self.gamma <= MAX_GAMMA:
+            raise ValueError(f"gamma {self.gamma} must be at least 0 and below 1, by 1e-9 or more")
         if self.alpha is not None and not (np.isfinite(self.alpha) and self.alpha >= 0.0):
             raise ValueError(f"alpha {self.alpha} must be finite and not negative")
         if np.any(self.cost < 0.0):

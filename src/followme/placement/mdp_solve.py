@@ -83,7 +83,7 @@ def solve(
         raise ValueError(f"method {method!r} is unknown; known are {', '.join(solvers)}")
     value, iterations = solvers[method]()
     solution = _finish(problem, value, iterations, method)
-    exact = max(tolerance, 1e3 * rounding(problem) / (1.0 - problem.gamma))
+    exact = max(tolerance, 1e3 * rounding(problem, value) / (1.0 - problem.gamma))
     if method == "structure" and problem.classes is not None and solution.error_bound > exact:
         # The classes are no symmetry of this chain, by more than rounding explains.
         value, more = structured(problem, max_iterations, symmetric=False)
@@ -93,7 +93,8 @@ def solve(
 
 
 def action_values(problem: Problem, value: Floats) -> tuple[Floats, Floats]:
-    """What staying and what migrating is worth in each state, were ``value`` right and both allowed."""
+    """What staying and what migrating is worth in each state, were ``value`` right and both allowed. A constant
+    more in ``value`` is gamma times that more in both."""
     stay = problem.stay_reward + problem.gamma * (problem.stay @ value)
     return stay, problem.go_reward + problem.gamma * value[0]
 
@@ -104,29 +105,28 @@ def _improved(problem: Problem, stay: Floats, go: Floats) -> Floats:
     return np.where(problem.may_stay, best, go)
 
 
-def rounding(problem: Problem) -> float:
-    """What one sweep may be off by, as its numbers are."""
-    rewards = max(float(np.max(np.abs(problem.stay_reward))), float(np.max(np.abs(problem.go_reward))), 1e-300)
-    return 4.0 * float(np.finfo(np.float64).eps) * rewards / (1.0 - problem.gamma)
+def rounding(problem: Problem, value: Floats) -> float:
+    """What one sweep from ``value`` may be off by, as its numbers are."""
+    sizes = (float(np.max(np.abs(one))) for one in (problem.stay_reward, problem.go_reward, value))
+    return 4.0 * float(np.finfo(np.float64).eps) * max(sum(sizes), 1e-300)
 
 
-def _middle(problem: Problem, value: Floats, improved: Floats) -> tuple[Floats, float]:
-    """The improved value, moved to the middle of its bounds, and how far off it may be."""
+def _middle(problem: Problem, value: Floats, improved: Floats) -> tuple[Floats, float, float]:
+    """The improved value, moved to the middle of its bounds; how far off it may be; and how far off differences of
+    ``value`` between states may be. A constant that is missing in ``value`` is made good by the move."""
     change = improved - value
-    factor = problem.gamma / (1.0 - problem.gamma)
-    low, high = factor * float(np.min(change)), factor * float(np.max(change))
-    bound = 0.5 * (high - low) + rounding(problem) / (1.0 - problem.gamma)
-    return improved + 0.5 * (low + high), bound
+    least, most = float(np.min(change)), float(np.max(change))
+    differing = (most - least + 2.0 * rounding(problem, value)) / (1.0 - problem.gamma)
+    middle = improved + 0.5 * (least + most) * problem.gamma / (1.0 - problem.gamma)
+    return middle, 0.5 * differing + rounding(problem, middle), differing
 
 
 def _finish(problem: Problem, value: Floats, iterations: int, method: str) -> Solution:
     stay, go = action_values(problem, value)
-    # The sweep that bounds the error gives the gain too, though from the value before it: that one is off by a
-    # constant, which moves both actions alike, and by what it differs from the middle besides.
-    middle, bound = _middle(problem, value, _improved(problem, stay, go))
-    spread = float(np.ptp(middle - value))
+    # The sweep that bounds the error gives the gain too. What all values lack alike cancels in it.
+    middle, bound, differing = _middle(problem, value, _improved(problem, stay, go))
     gain = go - stay
-    migrate = gain > problem.gamma * (spread + 2.0 * bound)
+    migrate = gain > problem.gamma * differing
     migrate[~problem.may_stay] = True
     migrate[0] = False
     gain[~problem.may_stay] = np.nan
@@ -136,12 +136,11 @@ def _finish(problem: Problem, value: Floats, iterations: int, method: str) -> So
 
 def _sweeping(problem: Problem, tolerance: float, most: int, *, sweeps: int) -> tuple[Floats, int]:
     value = np.zeros(problem.states)
-    noise = rounding(problem)
     for iteration in range(1, most + 1):
         stay, go = action_values(problem, value)
         improved = _improved(problem, stay, go)
-        _, bound = _middle(problem, value, improved)
-        settled = float(np.ptp(improved - value)) <= noise
+        _, bound, _ = _middle(problem, value, improved)
+        settled = float(np.ptp(improved - value)) <= rounding(problem, value)
         if bound <= tolerance or settled or iteration == most:
             return value, iteration
         value = improved
@@ -149,5 +148,7 @@ def _sweeping(problem: Problem, tolerance: float, most: int, *, sweeps: int) -> 
         for _ in range(sweeps):
             stay, go = action_values(problem, value)
             value = np.where(goes, go, stay)
+        # Relative to home's: the common part would cost digits, and the bounds hold without it.
+        value -= value[0]
     raise AssertionError("unreachable: the last iteration returns")
 

@@ -23,7 +23,8 @@ class Situation:
     ``weighed`` says that ``best`` was ranked by the service's weights. ``gain`` is what a second at the best is
     worth (``None``: no worths are given). ``stay_s`` is the mean of the user's last ``stays`` stays in one place,
     ``remaining_s`` for how long the content goes on (``None``: without end), ``stalled_s`` for how long the
-    machine stood still when it was carried last; ``None`` where nobody knows.
+    machine stood still when it was carried last; ``None`` where nobody knows. ``user`` is the name of whom the
+    service follows, as the config and traces have it; empty where nobody says.
     """
 
     service: str
@@ -42,6 +43,7 @@ class Situation:
     stays: int = 0
     remaining_s: float | None = None
     stalled_s: float | None = None
+    user: str = ""
 
     @property
     def transfer_s(self) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, inf
 
@@ -28,11 +28,12 @@ class Want:
         return self.choices[0][0]
 
 
-def crowded(wants: Sequence[Want], free: Mapping[str, float]) -> tuple[str, ...]:
-    """The places whose free capacity is less than what all that want them first demand together."""
+def crowded(wants: Iterable[Want], free: Mapping[str, float]) -> tuple[str, ...]:
+    """The places whose free capacity is less than what all that may go there demand together."""
     demands: dict[str, list[float]] = {}
     for want in wants:
-        demands.setdefault(want.first, []).append(want.demand)
+        for place, _ in want.choices:
+            demands.setdefault(place, []).append(want.demand)
     return tuple(place for place, all_ in demands.items() if fsum([*all_, -free.get(place, inf)]) > 0.0)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from followme.config_fields import FilePath, MacField, Name, Number
+from followme.config_fields import FilePath, IpField, MacField, Name, Number
 from followme.config_keys import read_key
 from followme.config_yaml import ConfigError, Section, read, validate
 from followme.lisp import HMAC_SHA_256_128, UNUSABLE, EidPrefix, Locator
@@ -23,14 +23,6 @@ MIN_KEY_BYTES = 8
 """Of a secret shared with a map server: those of other makers are often short."""
 
 
-def _address(value: object) -> object:
-    if isinstance(value, IPv4Address | IPv6Address):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("write an IP address, as in 192.0.2.1")
-    return ip_address(value)
-
-
 def _network(value: object) -> object:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
@@ -39,7 +31,6 @@ def _network(value: object) -> object:
     return ip_network(value)
 
 
-IpField = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 UdpPort = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Octet = Annotated[int, Field(strict=True, ge=0, le=255)]

@@ -225,17 +225,16 @@ class Control:
             for record in self.etr.elsewhere(message):
                 if not self._elsewhere(record, message.nonce, now):
                     return  # no acknowledgement: what is true is sent again
-        if not known and not any(self._concerns_us(record) for record in message.records):
+        stale = self.itr.replayed(message)
+        if not known and (stale or not any(self._concerns_us(record) for record in message.records)):
             self.refusals.refuse("Map-Notify that nobody asked for", source, now)
         elif not confirms:
             self.etr.acknowledge(message, server)
 
     def _concerns_us(self, record: MappingRecord) -> bool:
-        eid = record.eid
-        if not isinstance(eid, EidPrefix):
-            return False
-        # A visitor that left is told again if our acknowledgement was lost.
-        return self.site.own(eid) or eid in self.etr.registrar.eids or self.etr.was_notified(eid)
+        """What the map server says under our key is acknowledged also of an EID that we have given up by ourselves:
+        until then our next claim of it would be refused."""
+        return isinstance(record.eid, EidPrefix) and self.site.in_space(record.eid)
 
     def _elsewhere(self, record: MappingRecord, nonce: int, now: float) -> bool:
         """An EID of ours is behind another router: late packets are sent on, its correspondents told.

@@ -121,14 +121,6 @@ class Etr:
         while len(self._notified) > MAX_REMEMBERED:
             self._notified.popitem(last=False)
 
-    def was_notified(self, eid: EidPrefix) -> bool:
-        """Whether ``eid`` was ours once and has left."""
-        return eid in self._notified
-
-    def was_told(self, eid: EidPrefix) -> bool:
-        """Whether the map server's word that ``eid`` is elsewhere was acted on."""
-        return eid in self._notified
-
     def acknowledge(self, message: MapNotify, server: MapServer) -> None:
         """Map-Notify-Ack (RFC 9301, 5.7)."""
         ack = MapNotifyAck(message.nonce, message.records, message.xtr_id, message.site_id)

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from followme.system.process import ProcessError, run
 from followme.xtr.device import TunnelDevice
 from followme.xtr.errors import DataPlaneError
+from followme.xtr.fastpath import FastPath
 from followme.xtr.routemsg import Address
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
@@ -27,9 +28,11 @@ MAX_PEERS = 65536
 class PlainHeaders:
     """The nftables table ``lisp_<device>``; each change is one transaction, so no packet sees a half of it."""
 
-    def __init__(self, device: TunnelDevice, uplinks: Iterable[str]) -> None:
-        """``uplinks``: the devices towards the core, in the namespace of the tunnel device."""
+    def __init__(self, device: TunnelDevice, uplinks: Iterable[str], *, fastpath: FastPath | None = None) -> None:
+        """``uplinks``: the devices towards the core, in the namespace of the tunnel device. ``fastpath`` is told
+        who gets plain headers, as its packets do not pass the table."""
         self._device = device
+        self._fastpath = fastpath
         self._uplinks = tuple(uplinks)
         for name in (device.name, *self._uplinks):
             if not _NAME.fullmatch(name):
@@ -40,16 +43,20 @@ class PlainHeaders:
 
     async def ensure(self, peers: Iterable[Address]) -> None:
         """Make the table, or put a fresh one in its place, for these peers."""
+        peers = set(peers)
         await self._nft(self.ruleset(peers))
+        self._tell(peers)
 
     async def set_peers(self, peers: Iterable[Address]) -> None:
         """Let exactly these RLOCs have plain headers; the table must be there."""
+        peers = set(peers)
         v4, v6 = _split(peers)
         lines = [f"flush set netdev {self._table} peers4", f"flush set netdev {self._table} peers6"]
         for name, some in (("peers4", v4), ("peers6", v6)):
             if some:
                 lines.append(f"add element netdev {self._table} {name} {{ {', '.join(some)} }}")
         await self._nft("\n".join(lines) + "\n")
+        self._tell(peers)
 
     async def peers(self) -> set[Address]:
         """The RLOCs in the kernel's sets: so a daemon that starts again learns them."""
@@ -63,6 +70,7 @@ class PlainHeaders:
     async def remove(self) -> None:
         """Delete the table; harmless if there is none."""
         await self._nft(f"table netdev {self._table}\ndelete table netdev {self._table}\n")
+        self._tell(set())
 
     def ruleset(self, peers: Iterable[Address]) -> str:
         """The whole table as nft reads it; it takes the place of one of that name."""
@@ -94,6 +102,10 @@ class PlainHeaders:
             f"  chain out {{ type filter hook egress devices = {{ {devices} }} priority filter;", *out, "  }",
             "}", "",
         ])  # fmt: skip
+
+    def _tell(self, peers: set[Address]) -> None:
+        if self._fastpath is not None:
+            self._fastpath.set_plain(peers)
 
     async def _nft(self, text: str) -> None:
         await self._run(["nft", "-f", "-"], text)

@@ -143,6 +143,14 @@ class Itr:
             self.requests_done(eid)
         return True
 
+    def replayed(self, message: MapNotify) -> bool:
+        """Whether it is a publication that was overtaken by a later one of its subscription."""
+        entries = (
+            entry for record in message.records if isinstance(record.eid, EidPrefix)
+            for entry in self.cache.table.covering(record.eid)
+        )  # fmt: skip
+        return any(one.nonce is not None and 0 < one.nonce - message.nonce < PUBLICATION_WINDOW for one in entries)
+
     def solicited(self, message: MapRequest, source: IPAddress, now: float) -> None:
         """An SMR: believed only as far as to ask the map system, and only from a locator of the mapping (RFC 9301,
         6.1), or from one that was. If we have subscribed to the mapping, that one tells what we know already."""

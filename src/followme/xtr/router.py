@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from followme.lisp import EidPrefix
 from followme.xtr.errors import DataPlaneError
 
 from . import status
-from .outputs import IPAddress
+from .outputs import Encap, IPAddress
 from .residents import Resident
 from .shell import Shell
 from .state import Arm
 
 RouterError = DataPlaneError
+IPNetwork = IPv4Network | IPv6Network
 _MAX_LOOKUPS = 256
 
 
@@ -121,6 +123,21 @@ class TunnelRouter(Shell):
         if record is None:
             raise RouterError(f"{eid}: the map system did not answer")
         return tuple(loc.address for loc in record.locators if isinstance(loc.address, IPAddress))
+
+    def talks_to(self) -> tuple[IPNetwork, ...]:
+        """The EID-prefixes that this site sends to, the longest first."""
+        found = [eid for eid, entry in self.control.itr.cache.table.items() if isinstance(entry.way, Encap)]
+        return tuple(eid.network for eid in sorted(found, key=lambda eid: -eid.length))
+
+    def prefetch(self, prefixes: Iterable[IPNetwork]) -> None:
+        """Ask for mappings that will be needed, where there are none yet: packets to them need not wait then."""
+        itr, now = self.control.itr, time.monotonic()
+        for prefix in prefixes:
+            eid = EidPrefix.of(prefix, self.config.instance_id)
+            ours = any(own.covers(eid) for own in self._site.prefixes) or self.control.local(eid)
+            if self._site.in_space(eid) and not ours and itr.cache.find(eid) is None:
+                itr.ask(eid, now)
+        self._apply()
 
     def local(self, eid: IPAddress) -> bool:
         """Whether the EID is behind this router."""

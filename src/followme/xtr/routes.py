@@ -18,6 +18,7 @@ from followme.system import netns
 from followme.xtr import routemsg
 from followme.xtr.device import TunnelDevice
 from followme.xtr.errors import DataPlaneError
+from followme.xtr.fastpath import FastPath
 from followme.xtr.routemsg import Entry
 
 _BATCH = 128
@@ -35,10 +36,17 @@ _HINTS = {
 
 
 class MapCacheRoutes:
-    """The routes of one tunnel device in one table; close it when done (the routes stay)."""
+    """The routes of one tunnel device in one table; close it when done (the routes stay).
 
-    def __init__(self, device: TunnelDevice, *, table: int = routemsg.MAIN_TABLE) -> None:
+    ``fastpath`` is told of each change, and by ``entries`` of what an earlier run left. Only the table of the
+    map-cache may have one.
+    """
+
+    def __init__(
+        self, device: TunnelDevice, *, table: int = routemsg.MAIN_TABLE, fastpath: FastPath | None = None
+    ) -> None:
         self._device = device
+        self._fastpath = fastpath
         self._table = table
         self._sequence = itertools.count(1)
         self._socket = netns.socket_in(device.namespace, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -55,6 +63,8 @@ class MapCacheRoutes:
 
     def delete(self, entry: Entry) -> bool:
         """Remove what stands for the entry's EID-prefix; False if nothing did."""
+        if self._fastpath is not None:
+            self._fastpath.drop(entry)
         sequence = next(self._sequence)
         self._send(routemsg.encode_delete(entry, self._device.index, self._table, sequence, routemsg.ACK))
         code = self._answers({sequence: entry}, sequence, tolerate=errno.ESRCH)
@@ -78,6 +88,10 @@ class MapCacheRoutes:
                 entry = routemsg.decode(body, self._device.index, self._table)
                 if entry is not None:
                     found.append(entry)
+        if self._fastpath is not None:
+            # Exceptions before what covers them, which would catch their packets.
+            for entry in sorted(found, key=lambda one: -one.eid.prefixlen):
+                self._fastpath.put(entry)
         return found
 
     def _change(self, batch: list[Entry]) -> None:
@@ -92,6 +106,9 @@ class MapCacheRoutes:
             data += routemsg.encode_add(entry, self._device.index, self._table, sequence, last)
         self._send(data)
         self._answers(sent, sequence)
+        if self._fastpath is not None:
+            for entry in batch:
+                self._fastpath.put(entry)
 
     def _answers(self, sent: dict[int, Entry], last: int, tolerate: int = 0) -> int:
         """Read until the last request is answered; raise for the first refused. The last one's code."""

@@ -83,7 +83,7 @@ def test_saved_and_loaded_it_decides_the_same(tmp_path: Path) -> None:
     decisions = [
         (policy.decide(asked), loaded.decide(asked))
         for who, a, m in product(("user0", "user7", "nobody"), range(len(names)), range(len(names)))
-        if (asked := Situation(who, names[m], names[a], int(areas.hops[a, m])))
+        if (asked := Situation("s", names[m], names[a], int(areas.hops[a, m]), user=who))
     ]
     assert all(ours == theirs for ours, theirs in decisions)
     assert {ours.migrate for ours, _ in decisions} == {True, False}

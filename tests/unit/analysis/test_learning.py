@@ -142,7 +142,7 @@ def test_the_direction_of_the_user_decides() -> None:
     """Who comes to b from a goes on to f, who comes from c turns back at b: at one hop, one of them is followed."""
     ways = [(0, "abcdef", 100.0)] * 60 + [(1, "cbcbcbcbcbc", 100.0)] * 60
     policy = learned_tables(learn(visits_of(*ways), LINE), COSTS)
-    from_a, from_c = (policy.decide(Situation("new", area, "b", 1)) for area in "ac")
+    from_a, from_c = (policy.decide(Situation("new", area, "b", 1, user="new")) for area in "ac")
     assert (from_a.migrate, from_a.target, from_c.migrate, from_c.target) == (True, "b", False, "c")
     assert from_a.why.startswith("migrating saves +")
     assert not policy.decide(Situation("new", "b", "b", 0)).migrate
@@ -153,9 +153,9 @@ def test_the_direction_of_the_user_decides() -> None:
 def test_each_user_has_an_own_table() -> None:
     ways = [(0, "abcdef", 100.0)] * 30 + [(1, "ababababa", 100.0)] * 30
     policy = learned_tables(learn(visits_of(*ways), LINE), COSTS, 1.0)
-    goes = [policy.decide(Situation(name, "a", "b", 1)).migrate for name in ("u0", "u1", "u0")]
+    goes = [policy.decide(Situation("service", "a", "b", 1, user=name)).migrate for name in ("u0", "u1", "u0")]
     assert goes == [True, False, True]
-    assert policy.decide(Situation("u0", "a", "b", 1)) == policy.decide(Situation("u0", "a", "b", 1))
+    assert policy.decide(Situation("u0", "a", "b", 1, user="u0")) == policy.decide(Situation("u0", "a", "b", 1, user="u0"))
 
 
 def test_p_by_user_and_place() -> None:
@@ -173,7 +173,7 @@ def test_the_line_migrates_where_the_user_goes_on() -> None:
     visits = visits_of(*ways)
     learned = learn(visits, LINE)
     policy = learned_line(learned, learn_away(visits, LINE), COSTS)
-    on, back = (policy.decide(Situation(name, "a", "b", 1)) for name in ("u0", "u1"))
+    on, back = (policy.decide(Situation("service", "a", "b", 1, user=name)) for name in ("u0", "u1"))
     assert (on.migrate, back.migrate, on.policy) == (True, False, "mdp-line")
     assert "at distance 1" in on.why
     assert not policy.decide(Situation("u0", "b", "b", 0)).migrate

@@ -88,7 +88,7 @@ def test_costs_by_the_hour() -> None:
 def test_a_policy_is_told_what_the_controller_tells_it() -> None:
     recorder = Recorder(Never())
     simulate(recorder, visits_of((0, "ad")), AREAS, COSTS)
-    assert recorder.asked == [Situation("u0", "a", "d", 3, 0.1 * 3 / 2, 0.0, 1_000_000, 1e6)]
+    assert recorder.asked == [Situation("u0", "a", "d", 3, 0.1 * 3 / 2, 0.0, 1_000_000, 1e6, user="u0")]
 
 
 def test_a_policy_is_not_asked_what_it_has_said() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +17,8 @@ from followme import config
 from followme.config_yaml import ConfigError
 from followme.controller import Controller
 from followme.domain import Decision, Placement
+from followme.placement.learned import LearnedTables
+from followme.placement.learned_file import save_learned
 from followme.store import Store
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
@@ -105,3 +109,21 @@ async def test_weights_decide_which_is_the_best() -> None:
 async def test_a_mistake_names_its_key(change: Callable[[dict[str, Any]], None], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         decided(change)
+
+
+async def test_what_was_learned_of_a_user_is_looked_up_by_the_user(tmp_path: Path) -> None:
+    """The example's service is called otherwise than its user: alice is followed, whom nobody knows is not."""
+    gain, table_of = np.array([[[-inf, -1.0], [-1.0, -inf]], [[-inf, 2.0], [2.0, -inf]]]), np.array([1, 0])
+    nothing = np.zeros(0, dtype=np.int64)
+    areas = ("dc-east", "dc-west")
+    for users, goes in ((("alice",), True), (("desktop",), False)):
+        learned = LearnedTables(areas, users, ("stay", "go"), gain, table_of, nothing, np.zeros(0))
+        save_learned(learned, tmp_path / "learned.npz")
+
+        def change(data: dict[str, Any]) -> None:
+            assert (data["services"][0]["name"], data["services"][0]["user"]) == ("desktop", "alice")
+            data["policy"] = {"name": "learned", "parameters": {"file": str(tmp_path / "learned.npz")}}
+
+        decision = decided(change)
+        assert decision is not None
+        assert decision.migrate is goes

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -112,8 +113,13 @@ class World:
 
 @asynccontextmanager
 async def running(policy: str, capacity: float, **needs: dict[str, Any]) -> AsyncIterator[World]:
-    settings = config.check(document(policy, capacity, needs), "fmc.yaml")
-    controller = Controller(settings, {}, store=Store(":memory:"))
+    async with controlled(document(policy, capacity, needs)) as world:
+        yield world
+
+
+@asynccontextmanager
+async def controlled(data: dict[str, Any]) -> AsyncIterator[World]:
+    controller = Controller(config.check(data, "fmc.yaml"), {}, store=Store(":memory:"))
 
     async def confirmed(*args: object, **options: object) -> None:
         """There are no switches here."""
@@ -145,6 +151,41 @@ async def test_never_over_capacity_and_the_second_best_takes_who_is_left() -> No
         assert "asked again when room gets free" in whys["dc1"]
         stays = next(name for name, one in world.decisions.items() if not one.migrate)
         assert world.decisions[stays].target == "dc1"
+
+
+@pytest.mark.parametrize("task", ["emergency", "ordinary"])
+async def test_who_loses_the_first_place_to_others_gets_the_next_best(task: str) -> None:
+    """alice and bob may go to dc1 to dc3 only; dc4, which has room for all, is one area beside carol's dc3."""
+    needs: dict[str, Any] = {"localities": ["FI"], "task": task}
+    data = document("always", 1, {"alice": needs, "bob": needs})
+    data["networks"] += [section("dc4", 6, "datacentre", 6), section("wlan3", 7, "access", 7)]
+    for one in data["networks"]:
+        if one["kind"] == "datacentre":
+            one.setdefault("offer", {})["locality"] = "SE" if one["name"] == "dc4" else "FI"
+    async with controlled(data) as world:
+        redirect = world.controller.redirect
+        for user, to in (("alice", "wlan2"), ("bob", "wlan2"), ("carol", "wlan3")):
+            redirect.move(user, to, redirect.bindings[user].here.port, [])
+            world.controller.deciding.follow(next(s for s in world.controller.config.services if s.name == user))
+        await world.settle()
+        assert sorted(world.bound_for.values()) == ["dc2", "dc3", "dc4"]
+        assert world.bound_for["vm-carol"] == "dc4"
+        assert "dc3 has room for 1 and 2 want to go there now" in world.decisions["carol"].why
+
+
+async def test_what_going_is_worth_is_the_configs_sum() -> None:
+    async with running("stay-or-go", 1) as world:
+        world.controller.deciding.use_policy("stay-or-go", {"price": 7.0})
+        gathering_ = world.controller.deciding.gathering
+        assert gathering_ is not None
+        service = world.controller.config.services[0]
+        world.controller.redirect.move("alice", "wlan2", 5, [])
+        question = world.controller.deciding._question(service)
+        assert question is not None
+        near = replace(question.situation, delay_current_s=1.0, delay_best_s=0.0)
+        cheap = gathering_._worth(replace(question, situation=near))
+        world.controller.deciding.use_policy("stay-or-go", {"price": 107.0})
+        assert gathering_._worth(replace(question, situation=near)) == pytest.approx(cheap - 100.0)
 
 
 async def test_room_is_taken_from_the_decision_on() -> None:

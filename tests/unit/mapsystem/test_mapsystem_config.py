@@ -35,10 +35,10 @@ def problems(data: dict[str, object]) -> list[str]:
 def test_the_example_is_right(tmp_path: Path) -> None:
     path = tmp_path / "map.yaml"
     path.write_text(EXAMPLE.read_text().replace("/etc/followme", str(tmp_path)))
-    for name in ("dc1", "dc2", "dc2-new", "wlan1", "wlan2", "controller"):
-        write_key(tmp_path / f"{name}.key", f"secret of {name}\n")
+    for name in ("dc1", "dc2", "dc2-new", "wlan1", "wlan2", "ctl"):
+        write_key(tmp_path / f"ms-{name}.key", f"secret of {name}\n")
     config = load(path)
-    assert [one.name for one in config.sites] == ["dc1", "dc2", "wlan1", "wlan2", "controller"]
+    assert [one.name for one in config.sites] == ["dc1", "dc2", "wlan1", "wlan2", "ctl"]
     assert config.sites[1].keys == {0: b"secret of dc2", 1: b"secret of dc2-new"}, "without the end of the line"
 
 
@@ -95,7 +95,8 @@ def test_a_key_in_the_wrong_place_is_not_shown(keys: object) -> None:
 def test_keys(tmp_path: Path) -> None:
     write_key(tmp_path / "short", "abc\n")
     (line,) = problems({"sites": [site(keys=[{"key_file": str(tmp_path / "short")}])]})
-    assert line == f"map.yaml: sites[0].keys[0]: key file {tmp_path}/short: a key must have 8 to 1024 bytes, this one has 3"
+    says = "a key must have 8 to 1024 bytes, this one has 3"
+    assert line == f"map.yaml: sites[0].keys[0]: key file {tmp_path}/short: {says}"
     (line,) = problems({"sites": [site(keys=[{"key_file": str(tmp_path / "none")}])]})
     assert line.endswith(f"key file {tmp_path}/none: No such file or directory")
     neither_and_both: list[list[dict[str, str]]] = [[{}], [{"key": SECRET, "key_file": "x"}]]

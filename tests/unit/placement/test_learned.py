@@ -40,8 +40,8 @@ def line(**changed: Any) -> LearnedLine:
 
 def test_each_user_has_a_table_and_perhaps_own_values() -> None:
     policy = tables()
-    to_b = {name: policy.decide(Situation(name, "a", "b", 1)) for name in ("ann", "bob", "new")}
-    to_a = {name: policy.decide(Situation(name, "b", "a", 1)) for name in ("ann", "bob", "new")}
+    to_b = {name: policy.decide(Situation(name, "a", "b", 1, user=name)) for name in ("ann", "bob", "new")}
+    to_a = {name: policy.decide(Situation(name, "b", "a", 1, user=name)) for name in ("ann", "bob", "new")}
     assert [one.migrate for one in to_b.values()] == [True, True, True]
     assert [one.migrate for one in to_a.values()] == [True, True, False]
     assert to_a["ann"].why == "always, the cheapest in training, goes here"
@@ -65,7 +65,7 @@ def test_where_nothing_was_learned_the_service_stays(policy: LearnedTables | Lea
 
 def test_a_line_for_each_user_and_place() -> None:
     policy = line()
-    assert policy.decide(Situation("ann", "b", "a", 1)).migrate
+    assert policy.decide(Situation("ann", "b", "a", 1, user="ann")).migrate
     assert [policy.decide(Situation("new", "b", "a", far)).migrate for far in (1, 2, 9)] == [False, True, True]
     assert "threshold 2" in policy.decide(Situation("new", "b", "a", 1)).why
 
@@ -114,7 +114,7 @@ def test_a_file_is_read_back_as_it_was(policy: LearnedTables | LearnedLine, tmp_
         assert getattr(read, name).tobytes() == getattr(policy, name).tobytes()
     for user in ("ann", "bob", "new"):
         for way in (("a", "b"), ("b", "a")):
-            asked = Situation(user, *way, 1)
+            asked = Situation(user, *way, 1, user=user)
             assert read.decide(asked) == policy.decide(asked)
 
 
@@ -189,7 +189,7 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_the_config_names_a_learned_policy_by_its_file(tmp_path: Path) -> None:
     save_learned(tables(), tmp_path / "learned.npz")
     policy = policy_named("learned", {"file": str(tmp_path / "learned.npz")})
-    assert policy.decide(Situation("ann", "a", "b", 1)).migrate
+    assert policy.decide(Situation("ann", "a", "b", 1, user="ann")).migrate
     for parameters, said in (
         ({}, "needs the parameter file"),
         ({"file": 3.0}, "file 3.0 is not a text"),

@@ -11,12 +11,13 @@ def want(service: str, *choices: tuple[str, float], demand: float = 1.0) -> Want
     return Want(service, demand, choices)
 
 
-def test_a_place_is_crowded_when_all_that_want_it_first_do_not_fit() -> None:
-    wants = [want("a", ("x", 1.0)), want("b", ("x", 2.0)), want("c", ("y", 1.0), ("x", 1.0))]
+def test_a_place_is_crowded_when_all_that_may_go_there_do_not_fit() -> None:
+    wants = [want("a", ("x", 1.0)), want("b", ("x", 2.0)), want("c", ("y", 1.0))]
     assert crowded(wants, {"x": 2.0, "y": 1.0}) == ()
     assert crowded(wants, {"x": 1.5, "y": 1.0}) == ("x",)
     assert crowded(wants, {"x": inf, "y": 0.5}) == ("y",)
     assert crowded(wants, {}) == (), "what is not limited is never crowded"
+    assert crowded([want("a", ("x", 1.0)), want("b", ("y", 2.0), ("x", 1.0))], {"x": 1.0, "y": 1.0}) == ("x",)
 
 
 def test_the_most_worth_in_sum_decides() -> None:

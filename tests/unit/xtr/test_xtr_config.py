@@ -91,10 +91,10 @@ def test_a_key_file_must_be_ours_alone(tmp_path: Path) -> None:
     file.chmod(0o600)
     assert config.lisp_site().servers[0].key == SECRET.encode()
     file.write_text("short")
-    with pytest.raises(ConfigError, match="holds 5 bytes"):
+    with pytest.raises(ConfigError, match="this one has 5"):
         config.lisp_site()
     file.unlink()
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="No such file"):
         config.lisp_site()
 
 

@@ -210,6 +210,31 @@ def test_a_machine_carried_away_and_back() -> None:
     assert it.sent(MapRegister)[0].records[0].ttl == 0
 
 
+def test_a_publication_does_not_make_the_map_servers_word_old() -> None:
+    """The nonces of a subscription are far above those of the map server's own Map-Notifies."""
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    own = 1 << 50
+    assert own < it.nonce
+    for number in range(3):
+        it.control.claim(eid("10.1.0.9/32"), MAC, it.now, pinned=True)
+        it.wait(2.0)
+        it.publish(record("10.1.0.9/32", OTHER))
+        it.notify(record("10.1.0.9/32", OTHER), nonce=own + number)
+        assert len(it.acks()) == 1
+        assert not it.control.local(eid("10.1.0.9/32"))
+
+
+def test_the_word_that_a_machine_is_elsewhere_is_acknowledged_by_who_has_let_it_go() -> None:
+    """Else its next claim would be refused: the map server must know that we know."""
+    it = stage()
+    it.control.claim(eid("10.1.0.9/32"), MAC, it.now, pinned=True)
+    it.control.switch(eid("10.1.0.9/32"), OTHER, it.now)
+    for _ in range(2):  # the second, as an acknowledgement was lost
+        it.notify(record("10.1.0.9/32", OTHER), nonce=1 << 50)
+        assert len(it.acks()) == 1
+
+
 # -- publications --------------------------------------------------------------------------------------------
 
 

@@ -203,6 +203,33 @@ def test_an_smr_is_followed_only_from_a_locator_of_the_mapping() -> None:
     assert it.requests() == []  # the covering subscription will tell of it
 
 
+def test_an_smr_from_a_locator_that_the_mapping_had_tells_nothing_new() -> None:
+    """The router at the source solicits those who have heard of the move by publication already."""
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    it.publish(record("10.1.0.9/32", OTHER))
+    it.take()
+    assert it.receive(smr("10.1.0.9/32"), FAR) == []
+    assert (it.refused("SMR about what is known"), it.refused("SMR from a stranger")) == (1, 0)
+    it.receive(smr("10.1.0.9/32"), OTHER)  # the locator that it has now is heeded
+    assert it.asked().records[0].eid == eid("10.1.0.9/32")
+    it.wait(60.0)
+    it.receive(smr("10.1.0.9/32"), FAR)
+    assert it.refused("SMR from a stranger") == 1
+
+
+def test_an_smr_from_a_former_locator_is_followed_where_nothing_is_subscribed() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.9/32", FAR), confirm=False)
+    for request in it.requests():
+        it.receive(MapReply(request.nonce, (record("10.1.0.9/32", OTHER),)).encode())
+    found = it.control.itr.cache.find(eid("10.1.0.9/32"))
+    assert found is not None
+    assert found[1].way == TO_OTHER
+    it.receive(smr("10.1.0.9/32"), FAR)
+    assert it.asked().records[0].eid == eid("10.1.0.9/32")
+
+
 def test_smrs_are_rationed() -> None:
     it = stage()
     it.learn("10.1.0.9", record("10.1.0.0/24", FAR))

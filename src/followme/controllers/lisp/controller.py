@@ -77,6 +77,8 @@ class LispController:
         self._carrying: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._map_system: Subscriber | None = None
+        self._known = asyncio.Event()
+        """Set when the map server has told where all are: nothing is decided before."""
 
     # ---- life
 
@@ -106,6 +108,7 @@ class LispController:
         centres = {
             str(one.rlocs[0]): str(one.prefix) for one in file.networks if one.kind is NetworkKind.DATACENTRE
         }
+        self._tasks.append(asyncio.create_task(self._begin(self._map_system)))
         for one in self.sites.values():
             access = one.section.kind is NetworkKind.ACCESS
             watch = centres if access else {}
@@ -128,10 +131,12 @@ class LispController:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
         for site in self.sites.values():
             await site.close()
-        if self._map_system is not None:
-            await self._map_system.__aexit__()
+        map_system, self._map_system = self._map_system, None
+        if map_system is not None:
+            await map_system.__aexit__()
 
     # ---- 1: who moved
 
@@ -145,9 +150,21 @@ class LispController:
         if node.kind is NodeKind.USER:
             if self.deciding.situations is not None:
                 self.deciding.situations.residence.seen(node.name, moved.site, self.clock())
-            for service in self.config.services:
-                if service.user == node.name:
-                    self.deciding.follow(service)
+            if self._known.is_set():
+                self._follow(node.name)
+
+    async def _begin(self, map_system: Subscriber) -> None:
+        """Decide once about all who are away from home when we start: they may have moved in the meantime."""
+        await map_system.confirmed(None)
+        self._known.set()
+        for service in self.config.services:
+            if any(self.places.all[name] != self._nodes[name].home for name in (service.user, service.machine)):
+                self.deciding.follow(service)
+
+    def _follow(self, user: str) -> None:
+        for service in self.config.services:
+            if service.user == user:
+                self.deciding.follow(service)
 
     async def _settled(self, service: Service, left: str | None) -> None:
         """Return when the service's machine is not being carried."""

@@ -63,6 +63,8 @@ class Site:
                 await self._connect()
                 await self._poll(interval_s, watch)
             except ChannelError as error:
+                if not self.up.is_set():  # nobody answers there: what was measured is old by now
+                    self.delays = {}
                 if str(error) != self.trouble:
                     self.trouble = str(error)
                     log.warning("agent of %s: %s", self.section.name, error)

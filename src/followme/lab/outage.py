@@ -1,0 +1,80 @@
+"""How long a user could not reach its machine, from pings at a fixed pace; and how that depends on a delay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from followme.lab.pinger import Ping
+
+USUAL_S = 1.0
+"""The usual round trip is the median of this long before the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """``downtime_s``: the longest time for which a ping's answer was overdue, and so were those of all later ones;
+    infinite if none ever came again."""
+
+    downtime_s: float
+    sent: int
+    lost: int
+
+
+def outage(pings: Sequence[Ping], begin: float, end: float, usual_s: float | None = None) -> Outage:
+    """Of the pings sent in between (``time.monotonic()``), which are in the order of their sending. ``usual_s`` is
+    the usual round trip; None: the median of the second before. ``ValueError`` if no ping was answered then.
+
+    A ping's answer is due one usual round trip after it was sent, and the wait ends when it or that of a later
+    ping comes. (Not that of an earlier one: a machine that was stopped answers what it had received already when
+    it runs again, though nobody may reach it yet.) What the sender itself was late by is not counted as long as no
+    ping is lost: while nothing is sent, nothing is due.
+    """
+    window = [ping for ping in pings if begin <= ping.sent_s < end]
+    usual = _usual(pings, begin) if usual_s is None else usual_s
+    longest, comes = 0.0, math.inf
+    for ping in reversed(pings):
+        if ping.rtt_s is not None:
+            comes = min(comes, ping.sent_s + ping.rtt_s)
+        if begin <= ping.sent_s < end:
+            longest = max(longest, comes - ping.sent_s - usual)
+    return Outage(longest, len(window), sum(ping.rtt_s is None for ping in window))
+
+
+def _usual(pings: Sequence[Ping], begin: float) -> float:
+    before = [one.rtt_s for one in pings if begin - USUAL_S <= one.sent_s < begin and one.rtt_s is not None]
+    if not before:
+        raise ValueError(f"no ping was answered in the {USUAL_S:g} s before the window")
+    return median(before)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """``y = intercept + slope * x`` by least squares; ``slope_error`` is the slope's standard error."""
+
+    slope: float
+    slope_error: float
+    intercept: float
+    points: int
+
+    @property
+    def flat(self) -> bool:
+        """Whether the slope cannot be told from 0: within two standard errors."""
+        return abs(self.slope) <= 2.0 * self.slope_error
+
+
+def fit(xs: Sequence[float], ys: Sequence[float]) -> Line:
+    """``ValueError`` where there are fewer than three points, or all have the same x."""
+    count = len(xs)
+    if count < 3 or len(ys) != count:
+        raise ValueError(f"{count} and {len(ys)} values: a line with an error needs three pairs")
+    mean_x, mean_y = fmean(xs), fmean(ys)
+    spread = sum((x - mean_x) ** 2 for x in xs)
+    if min(xs) == max(xs):
+        raise ValueError(f"all x are {mean_x}: that is no line")
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
+    intercept = mean_y - slope * mean_x
+    residual = sum((y - intercept - slope * x) ** 2 for x, y in zip(xs, ys, strict=True))
+    return Line(slope, math.sqrt(residual / (count - 2) / spread), intercept, count)
