@@ -5,13 +5,22 @@ from __future__ import annotations
 from math import inf
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from followme.config_fields import Moment, Name, Number
 
 Share = Annotated[Number, Field(ge=0.0)]
 Tier = Annotated[tuple[Share, Share], Field(description="from this quantity on, price of a unit")]
-Tiers = Annotated[tuple[Tier, ...], Field(min_length=1, max_length=8)]
+
+
+def _few(tiers: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    # Not by Field: that counts what is left of a list with a mistake in it, and complains of that too.
+    if not 1 <= len(tiers) <= 8:
+        raise ValueError(f"there must be 1 to 8 tiers, not {len(tiers)}")
+    return tiers
+
+
+Tiers = Annotated[tuple[Tier, ...], AfterValidator(_few)]
 
 
 class _Section(BaseModel):

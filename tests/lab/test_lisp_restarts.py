@@ -53,6 +53,7 @@ async def test_a_new_controller_learns_where_all_are(scenario: LispScenario) -> 
     await home(scenario)
     await follow(scenario, "wlan2", "dc2")
     await scenario.controller.close()
+    first = len(scenario.happenings)
     # It is not told that the user moves meanwhile.
     await scenario.lab.move_client("wlan1")
     async with Meter(scenario.client.namespace, scenario.machine_identifier, interval_s=0.005) as meter:
@@ -70,7 +71,8 @@ async def test_a_new_controller_learns_where_all_are(scenario: LispScenario) -> 
             await asyncio.sleep(0.1)
         await scenario.idle()
         await asyncio.sleep(1.0)
-    assert scenario.machine_network == "dc1", "the machine follows the move that was missed"
+    told = [one.text for one in scenario.happenings[first:]]
+    assert scenario.machine_network == "dc1", f"the machine follows the move that was missed: {told}"
     assert [ping.sequence for ping in meter.pings if ping.rtt_s is None] == []
     assert meter.tcp.alive
     await follow(scenario, "wlan2", "dc2")

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from followme.analysis.capacity import Limits, places_within
 from followme.analysis.cells import Areas, make_areas
+from followme.analysis.choosing import _for_all
 from followme.analysis.learning import learn, learn_away
 from followme.analysis.line_process import learned_line
 from followme.analysis.outcome import Costs
-from followme.analysis.relocation import learned_tables, relocate
+from followme.analysis.relocation import advantage, own_gains, relocate
 from followme.analysis.simulator import places, places_at_once, simulate
 from followme.analysis.visits import Visits, split
 from followme.analysis.wishes import wishes_of
@@ -136,7 +137,9 @@ def test_learned_tables_decide_alike_one_by_one_and_as_arrays(world: tuple[Areas
     if not visits.handoffs:
         return
     costs, learned = Costs(), learn(visits, areas)
-    found: list[Policy] = [learned_tables(learned, costs, weight)]
+    population = relocate(learned.population, areas, costs)
+    own = own_gains(learned, costs, population, [weight] * len(visits.users))
+    found: list[Policy] = [_for_all(advantage(population), learned, *own)]
     # Where nobody went further or back there is no line.
     with suppress(ValueError):
         found.append(learned_line(learned, learn_away(visits, areas), costs))

@@ -24,6 +24,8 @@ from .visits import Visits
 from .wishes import Wishes
 
 WINDOW_S = 60.0
+MOST_CAPACITY = 1_000_000_000
+"""More services than any trace has: none is ever refused for it."""
 _PAYS = 2.0
 """A policy that wants to migrate although one stay does not pay for it looks further: the stay is then taken for
 as many times the one that would pay, so that its wish is not denied where there is room for some."""
@@ -37,8 +39,8 @@ class Limits:
     window_s: float = WINDOW_S
 
     def __post_init__(self) -> None:
-        if self.capacity < 1:
-            raise ValueError(f"capacity {self.capacity} must be at least 1")
+        if not 1 <= self.capacity <= MOST_CAPACITY:
+            raise ValueError(f"capacity {self.capacity} must be at least 1 and at most {MOST_CAPACITY}")
         if not (isfinite(self.window_s) and 1.0 <= self.window_s <= 86_400.0):
             raise ValueError(f"window {self.window_s} must be 1 to 86400 seconds")
 

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
-from .trace import Floats, Ints, Trace, TraceError, column_places, text_lines
+from .trace import Floats, Ints, Trace, TraceError, column_places, shown, text_lines
 
 _KM_PER_DEGREE = 111.195
 """Of latitude, on a sphere of 6371 km."""
@@ -76,7 +76,7 @@ def read_cells(path: Path) -> tuple[tuple[str, ...], Floats, Floats]:
                 raise ValueError
             lat, lon = float(row[places[1]]), float(row[places[2]])
         except ValueError:
-            raise TraceError(f"{path}, line {number}: {line!r} is not a cell and its position") from None
+            raise TraceError(f"{path}, line {number}: {shown(line)} is not a cell and its position") from None
         if not (abs(lat) <= 90.0 and abs(lon) <= 180.0):
             raise TraceError(f"{path}, line {number}: {lat}, {lon} is no position on Earth")
         names.append(row[places[0]])
@@ -127,7 +127,7 @@ def _neighbours(points: Floats, names: Sequence[str]) -> NDArray[np.bool_]:
     gap, near = tree.query(points, k=2)
     if not gap[:, 1].min() > 0.0:
         cell = int(np.argmin(gap[:, 1]))
-        raise ValueError(f"cells {names[cell]!r} and {names[int(near[cell].max())]!r} are at one place")
+        raise ValueError(f"cells {shown(names[cell])} and {shown(names[int(near[cell].max())])} are at one place")
     count = len(points)
     borders = np.zeros((count, count), dtype=np.bool_)
     for cell in range(count - 1):

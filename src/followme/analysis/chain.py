@@ -25,6 +25,9 @@ from .hexagon import Ints, check_rings
 
 Floats = NDArray[np.float64]
 
+MOST_STATES = 300_000
+"""Their factorisation takes some 600 MB."""
+
 UNIFORM = (1 / 6,) * 6
 """The paper's random walk: p = 1/6 for each neighbour."""
 
@@ -72,8 +75,8 @@ def hexagonal(
 
     ``probabilities`` of the next cell, in the order of ``hexagon.DIRECTIONS``; ``rate`` is mu, jumps a second.
     Aggregation uses those symmetries of the hexagon that the probabilities have, with none the chain is the
-    full one. ``ValueError`` if k is below 2, the probabilities are not six, one is negative or they do not
-    sum to 1, or the rate is not positive.
+    full one. ``ValueError`` if k is below 2 or makes more than ``MOST_STATES``, the probabilities are not six, one is
+    negative or they do not sum to 1, or the rate is not positive.
     """
     k = check_rings(k)
     steps = _check_probabilities(probabilities, len(hexagon.DIRECTIONS))
@@ -83,6 +86,8 @@ def hexagonal(
         state_of, representative = hexagon.orbits(cells, hexagon.symmetries(steps))
     else:
         state_of = representative = np.arange(len(cells), dtype=np.int64)
+    if len(representative) > MOST_STATES:
+        raise ValueError(f"k {k} makes {len(representative)} states; there may be {MOST_STATES} at most")
     around = hexagon.neighbours(cells[representative], k)
     outside = around == hexagon.OUTSIDE
     targets = np.where(outside, 0, state_of[around])

@@ -20,7 +20,7 @@ from followme.placement import Never, Policy
 from followme.placement.learned import LearnedTables
 
 from .cells import Areas
-from .learning import Learned, learn, learn_away
+from .learning import Learned, NothingToLearn, learn, learn_away
 from .line_process import by_place, learned_line
 from .outcome import Costs
 from .relocation import advantage, own_gains, relocate
@@ -68,7 +68,7 @@ class Chosen:
 
 
 def choose(train: Visits, areas: Areas, costs: Costs) -> Chosen:
-    """The learned policy for everyone. ``ValueError`` if there is no handoff to learn from."""
+    """The learned policy for everyone. ``NothingToLearn`` if there is no handoff to learn from."""
     learned = learn(train, areas)
     names = (*RULES, *OWN_WEIGHTS)
     judged = [one for one in (_judged(train, areas, costs, *fold) for fold in FOLDS) if one is not None]
@@ -126,7 +126,7 @@ def _rules(visits: Visits, learned: Learned, areas: Areas, costs: Costs) -> list
     rules = [simple_policy(name, visits, areas, costs)[0] for name in SIMPLE]
     try:
         away = learn_away(visits, areas)
-    except ValueError:
+    except NothingToLearn:
         # Nobody went further from a service or back: there is no line, and its place is taken by one that stays.
         return [*rules, Never()]
     line = learned_line(learned, away, costs, own=False)

@@ -15,7 +15,7 @@ from .capacity import Limits, places_within
 from .cells import Areas, make_areas, read_cells
 from .choosing import Chosen, choose
 from .comparison_table import Comparison
-from .learning import learn
+from .learning import NothingToLearn, learn
 from .outcome import Costs, Margin, Outcome, margin
 from .simulator import outcome_of, simulate
 from .synthetic import make_city
@@ -74,30 +74,37 @@ def compare(
     limits: Limits | None = None,
     say: Say = lambda text: None,
 ) -> Comparison:
-    """Learn on the first ``train_hours`` since the first visit, run every policy on the rest. ``ValueError``."""
+    """Learn on the first ``train_hours`` since the first visit, run every policy on the rest. ``ValueError``.
+
+    A policy that finds nothing to learn is left out, which a note says; ``NothingToLearn`` if none is left.
+    """
     names = _check(policies, train_hours)
     costs = costs or Costs()
     visits, mapped = find_visits(trace, areas)
     if not len(visits):
-        raise TraceError("no user stays within range of a cell: are trace and cells from the same place?")
+        raise TraceError(_nobody(mapped))
     train, held_out = split(visits, float(visits.start_s.min()) + 3600.0 * train_hours)
     if not len(held_out):
         hours = float((visits.start_s + visits.stay_s).max() - visits.start_s.min()) / 3600.0
         raise ValueError(f"train_hours {train_hours:g} leaves nothing to judge on: the trace has {hours:.1f} hours")
     stay_s = None if limits is None else learn(train, areas).stay_s
-    outcomes = []
+    outcomes, without = [], []
     chosen: Chosen | None = None
     learned: LearnedTables | LearnedLine | None = None
     for name in names:
         say(f"learning and running {name}")
         policy: Policy
-        if name == "mdp":
-            chosen = choose(train, areas, costs)
-            policy, how = chosen.policy, chosen.how
-        elif name == "mdp-line":
-            policy, how = line_policy(train, areas, costs)
-        else:
-            policy, how = simple_policy(name, train, areas, costs)
+        try:
+            if name == "mdp":
+                chosen = choose(train, areas, costs)
+                policy, how = chosen.policy, chosen.how
+            elif name == "mdp-line":
+                policy, how = line_policy(train, areas, costs)
+            else:
+                policy, how = simple_policy(name, train, areas, costs)
+        except NothingToLearn as error:
+            without.append(f"{name} is left out: {error}")
+            continue
         if isinstance(policy, LearnedTables) or (isinstance(policy, LearnedLine) and learned is None):
             learned = policy
         if limits is None or stay_s is None:
@@ -106,10 +113,12 @@ def compare(
             wishes = wishes_of(policy, areas, costs)
             serving, crowding = places_within(wishes, held_out, areas, costs, stay_s, limits)
             outcomes.append(outcome_of(serving, held_out, areas, costs, name, how, crowding))
+    if not outcomes:
+        raise NothingToLearn("; ".join(without))
+    notes = (*_notes(trace, mapped, areas, train, held_out, train_hours), *without)
     return Comparison(
-        areas, costs, train, held_out, tuple(outcomes), _margin(outcomes),
-        _notes(trace, mapped, areas, train, held_out, train_hours), _counts(trace, mapped, train_hours),
-        chosen, learned,
+        areas, costs, train, held_out, tuple(outcomes), _margin(outcomes), notes,
+        _counts(trace, mapped, train_hours), chosen, learned,
     )  # fmt: skip
 
 
@@ -122,6 +131,14 @@ def _check(policies: Sequence[str], train_hours: float) -> tuple[str, ...]:
     if not (isfinite(train_hours) and train_hours > 0.0):
         raise ValueError(f"train_hours {train_hours} must be positive")
     return tuple(dict.fromkeys(policies))
+
+
+def _nobody(mapped: Mapped) -> str:
+    found = (f"no user stays within range of a cell: of {mapped.positions:,} positions {mapped.outside:,} are out of "
+             "range")  # fmt: skip
+    if mapped.alone:
+        return f"{found}, {mapped.alone:,} alone in a session, which say nothing of a stay"
+    return f"{found}; are trace and cells from the same place?"
 
 
 def _margin(outcomes: Sequence[Outcome]) -> Margin | None:

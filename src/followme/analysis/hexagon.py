@@ -17,17 +17,22 @@ Ints = NDArray[np.int64]
 DIRECTIONS: Ints = np.array([(1, 0), (0, 1), (-1, 1), (-1, 0), (0, -1), (1, -1)], dtype=np.int64)
 """(6, 2): the steps to the six neighbours, each 60 degrees on from the one before."""
 
+MOST_RINGS = 1000
+"""Three million cells; a slip of the pen must not take the machine down."""
+
 OUTSIDE = -1
 """In a table of neighbours: beyond the last ring."""
 
 
 def check_rings(k: int) -> int:
-    """``k`` itself; ``ValueError`` unless it is a whole number of at least 2.
+    """``k`` itself; ``ValueError`` unless it is a whole number from 2 to ``MOST_RINGS``.
 
     With k = 1 the service moves at each handover and there is no chain to solve; with 0 there is no cell.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 2:
         raise ValueError(f"k {k!r} must be a whole number of rings, at least 2")
+    if k > MOST_RINGS:
+        raise ValueError(f"k {k} must be at most {MOST_RINGS} rings")
     return int(k)
 
 

@@ -34,11 +34,17 @@ PRIOR_STAYS = 5.0
 PLACE_WEIGHT = 10.0
 """Handoffs that an area in general is worth against those seen there with the service at another area."""
 
+_STILL = "too few training hours, or users who stand still"
+
 REMEMBERED = 10
 """The handoffs back that a service is looked for."""
 
 Sparse = Any
 """A ``scipy.sparse.csr_array``; SciPy has no types."""
+
+
+class NothingToLearn(ValueError):
+    """The training hours say nothing of how users move."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,9 +108,9 @@ class Learned:
 
 
 def learn(visits: Visits, areas: Areas) -> Learned:
-    """Habits from visits. ``ValueError`` if no handoff is among them."""
+    """Habits from visits. ``NothingToLearn`` if no handoff is among them."""
     if not visits.handoffs:
-        raise ValueError("there is no handoff to learn from: too few training hours, or users who stand still")
+        raise NothingToLearn(f"there is no handoff to learn from: {_STILL}")
     n = len(areas)
     before, after = visits.moves()
     crossed = np.zeros((n, n))
@@ -201,7 +207,7 @@ def learn_away(visits: Visits, areas: Areas, weight: float = 20.0) -> Away:
 
     There the service could be, if it did not move. Each level is shrunk to the one above as by ``weight``
     handoffs: place and user to overall, and user at a place to the sum of the two in log-odds.
-    ``ValueError`` if no handoff changed a distance.
+    ``NothingToLearn`` if no handoff changed a distance.
     """
     users, count, most = len(visits.users), len(areas), int(areas.hops.max()) + 1
     seen = find_handoffs(visits)
@@ -214,7 +220,7 @@ def learn_away(visits: Visits, areas: Areas, weight: float = 20.0) -> Away:
     np.add.at(steps, (np.sign(there - here) + 1, here), 1.0)
     changed = float(up.sum() + down.sum())
     if not changed:
-        raise ValueError("no handoff leads further from a service or back to it: there is no p to learn")
+        raise NothingToLearn(f"no handoff leads further from a service or back to it, so there is no p: {_STILL}")
     overall = (float(up.sum()) + 1.0) / (changed + 2.0)
     place = _shrunk(up.sum(axis=0), down.sum(axis=0), overall, weight)
     user_alone = _shrunk(up.sum(axis=1), down.sum(axis=1), overall, weight)

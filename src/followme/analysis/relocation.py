@@ -21,8 +21,6 @@ from math import inf
 
 import numpy as np
 
-from followme.placement.learned import LearnedTables
-
 from .cells import Areas
 from .learning import Habits, Learned
 from .outcome import Costs
@@ -98,14 +96,3 @@ def own_gains(
             states.append(user * n * n + habits.states)
             gains.append(solved.stay[at] - solved.go[at])
     return np.concatenate(states), np.concatenate(gains)
-
-
-def learned_tables(learned: Learned, costs: Costs, own_weight: float = inf) -> LearnedTables:
-    """The process for everyone and, with a finite ``own_weight``, with own values for each user."""
-    population = relocate(learned.population, learned.areas, costs)
-    users = len(learned.users)
-    own_state, own_gain = own_gains(learned, costs, population, [own_weight] * users)
-    return LearnedTables(
-        learned.areas.names, learned.users, ("all users' moves",), advantage(population)[None],
-        np.zeros(users + 1, dtype=np.int64), own_state, own_gain,
-    )  # fmt: skip

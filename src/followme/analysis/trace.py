@@ -88,8 +88,14 @@ def column_places(path: Path, columns: Sequence[str], needed: Sequence[tuple[str
     found = [next((columns.index(name) for name in names if name in columns), None) for names in needed]
     missing = [" or ".join(names) for names, place in zip(needed, found, strict=True) if place is None]
     if missing:
-        raise TraceError(f"{path}: no column {', '.join(missing)}; the header has {', '.join(columns)}")
+        raise TraceError(f"{path}: no column {', '.join(missing)}; the header has {shown(', '.join(columns))}")
     return [place for place in found if place is not None]
+
+
+def shown(text: str) -> str:
+    """What a file says, for a message: in quotes, with escapes, 80 characters at the most."""
+    quoted = repr(text[:80])
+    return quoted if len(quoted) <= 80 and len(text) <= 80 else f"{quoted[:77]}..."
 
 
 def text_lines(path: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ from followme.placement.learned_line import LearnedLine
 from followme.placement.policy import Myopic
 
 from .cells import Areas
-from .learning import learn, learn_away
+from .learning import NothingToLearn, learn, learn_away
 from .line_process import learned_line
 from .outcome import Costs
 from .simulator import paid, places_at_once
@@ -26,7 +26,7 @@ SIMPLE = ("never", "always", "myopic", "threshold")
 
 
 def simple_policy(name: str, train: Visits, areas: Areas, costs: Costs) -> tuple[Policy, str]:
-    """One of ``SIMPLE`` and its parameters in words. ``ValueError`` if there is nothing to learn from."""
+    """One of ``SIMPLE`` and its parameters in words. ``NothingToLearn`` if it needs to learn and cannot."""
     if name == "never":
         return Never(), ""
     if name == "always":
@@ -35,7 +35,7 @@ def simple_policy(name: str, train: Visits, areas: Areas, costs: Costs) -> tuple
         distance = best_threshold(train, areas, costs)
         return Threshold(distance), f"from {distance} hops on, the cheapest in training"
     if not len(train):
-        raise ValueError("there is no visit in the training hours")
+        raise NothingToLearn("there is no visit in the training hours")
     stay_s = float(train.stay_s.mean())
     myopic = Myopic(
         residence_s=stay_s, requests_per_s=costs.requests_per_s, transfer_s=costs.transfer_s,
@@ -45,7 +45,7 @@ def simple_policy(name: str, train: Visits, areas: Areas, costs: Costs) -> tuple
 
 
 def line_policy(train: Visits, areas: Areas, costs: Costs) -> tuple[LearnedLine, str]:
-    """``mdp-line`` and the p that it has learned."""
+    """``mdp-line`` and the p that it has learned; ``NothingToLearn`` as ``learn_away``."""
     away = learn_away(train, areas)
     low, high = np.quantile(away.own[np.unique(train.user)], (0.05, 0.95))
     words = f"p {away.overall:.2f}, by user and place {low:.2f} to {high:.2f}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +30,30 @@ def check_outputs(json_file: Path | None, plot_file: Path | None, other: Path | 
         wrong(f"--plot {plot_file}: the name must end in .png, .svg or .pdf")
     for file in (json_file, plot_file, other):
         if file is not None and str(file) != "-":
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.open("ab").close()
-            except OSError as error:
-                wrong(f"{file}: cannot be written: {error.strerror}")
+            _try(file)
+
+
+def _try(file: Path) -> None:
+    """Whether it can be written; what had to be made to know that is taken away again, for the work may fail."""
+    made = [one for one in (file, *file.parents) if not os.path.lexists(one)]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("ab").close()
+    except OSError as error:
+        wrong(f"{file}: cannot be written: {error.strerror}")
+    finally:
+        with contextlib.suppress(OSError):
+            for one in made:
+                one.rmdir() if one.is_dir() else one.unlink(missing_ok=True)
+
+
+def write(file: Path, work: Callable[[Path], object]) -> None:
+    """Has it written, in a directory that is made if need be; a failure is the command's."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        work(file)
+    except OSError as error:  # it does not always know of which file
+        failed(f"{file}: cannot be written: {error.strerror or error}")
 
 
 def hand_over(
@@ -40,16 +61,18 @@ def hand_over(
     console: Console,
 ) -> None:  # fmt: skip
     """Write what was asked for, and say where it is."""
-    try:
-        if draw is not None and plot_file is not None:
-            draw(plot_file)
-            console.print(f"plot: {plot_file}")
-        if json_file is not None:
-            text = json.dumps(figures, indent=2) + "\n"
-            if str(json_file) == "-":
-                sys.stdout.write(text)
-            else:
-                json_file.write_text(text)
-                console.print(f"figures: {json_file}")
-    except OSError as error:
-        failed(f"{error.filename}: cannot be written: {error.strerror}")
+    if draw is not None and plot_file is not None:
+        write(plot_file, draw)
+        console.print(f"plot: {plot_file}")
+    if json_file is None:
+        return
+    text = json.dumps(figures, indent=2) + "\n"
+    if str(json_file) == "-":
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            failed(f"the figures: standard output cannot be written: {error.strerror}")
+    else:
+        write(json_file, lambda file: file.write_text(text))
+        console.print(f"figures: {json_file}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .ending import failed, wrong
-from .output import JsonFile, PlotFile, check_outputs, console_for, hand_over
+from .output import JsonFile, PlotFile, check_outputs, console_for, hand_over, write
 
 
 def add(app: typer.Typer) -> None:
@@ -42,6 +42,8 @@ def simulate(
         wrong("--window: it is for --capacity only")
     if save_policy is not None and not {"mdp", "mdp-line"} & set(names):
         wrong("--save-policy: none of the policies learns tables; add --policy mdp")
+    if str(save_policy) == "-":
+        wrong("--save-policy -: a policy is not for standard output; name a file")
     check_outputs(json_file, plot_file, save_policy)
     console = console_for(json_file)
     try:
@@ -53,11 +55,14 @@ def simulate(
     except ValueError as error:
         wrong(str(error))
     console.print("\n".join(comparison.lines()), markup=False)
-    if save_policy is not None and comparison.learned is not None:
+    if save_policy is not None:
+        learned = comparison.learned
+        if learned is None:
+            failed(f"{save_policy}: not written, for nothing was learned")
         try:
-            save_learned(comparison.learned, save_policy)
-        except OSError as error:
-            failed(f"{save_policy}: cannot be written: {error.strerror}")
+            write(save_policy, lambda file: save_learned(learned, file))
+        except ValueError as error:
+            failed(f"{save_policy}: {error}")
         console.print(f"policy: {save_policy}", markup=False)
 
     def draw(path: Path) -> None:

@@ -24,6 +24,7 @@ from followme.lab.lisp_plan import LispLabConfig
 from followme.lab.lisp_scenario import LispScenario
 from followme.lab.outage import Line, Outage, fit, outage
 from followme.lab.pinger import Pinger
+from followme.migration.mover import Result
 
 Say = Callable[[str], None]
 Step = Callable[[], None]
@@ -39,6 +40,8 @@ USER_S = 0.012
 PROBE_EVERY_S = 0.001
 BEFORE_S, AFTER_S, BACK_S = 1.2, 1.0, 10.0
 EARLY_S = 0.2
+TELLING = 0.25
+"""A slope that is known no better than to half of what the papers' order must have is not known."""
 MEMORY_MIB = 96
 FULL_X_S, QUICK_X_S = (0.001, 0.025, 0.050, 0.075, 0.100), (0.001, 0.050, 0.100)
 
@@ -120,8 +123,8 @@ class Downtimes:
             ],
             "lines": [
                 {"case": case.name, "mode": mode, "varied": varied, "of": of, "slope": round(line.slope, 4),
-                 "slope_error": round(line.slope_error, 4), "intercept_ms": _ms(line.intercept),
-                 "points": line.points, "flat": line.flat}
+                 "slope_error": round(line.slope_error, 4), "slope_doubt": round(line.doubt, 4),
+                 "intercept_ms": _ms(line.intercept), "points": line.points, "flat": line.flat}
                 for case, mode, varied in self.series()
                 for of, line in (
                     ("downtime", self.line(case.name, mode, varied)),
@@ -148,7 +151,9 @@ class Downtimes:
         for case, mode, varied in self.series():
             whole = self.line(case.name, mode, varied)
             less = self.line(case.name, mode, varied, less_pause=True)
-            verdict = "flat within two errors" if less.flat else "rises" if less.slope > 0 else "falls"
+            verdict = "rises" if less.slope > 0 else "falls"
+            if less.flat:
+                verdict = "flat" if less.doubt < TELLING else "too few migrations to tell"
             yield (
                 f"{case.name}, {mode}, round trip controller - {varied}: slope {_slope(whole)} of the downtime, "
                 f"{_slope(less)} without the machine's own pause: {verdict}"
@@ -198,16 +203,18 @@ async def watched(
     result = scenario.result
     if result is None:
         raise RuntimeError(f"{MACHINE} was carried without a result")
-    switched = _switch(scenario.happenings[first:]) - result.pause_s - result.held_s - EARLY_S
+    switched = stops(scenario.happenings[first:], result) - EARLY_S
     seen, whole = outage(pinger.pings, switched, end), outage(pinger.pings, begin, end)
     return Outage(seen.downtime_s, whole.sent, whole.lost), took
 
 
-def _switch(happenings: Sequence[Happening]) -> float:
-    """When the controller heard that traffic has turned: the first it heard of it once memory flowed."""
+def stops(happenings: Sequence[Happening], result: Result) -> float:
+    """When the machine stops or its traffic turns, whichever is first, at the latest (``time.monotonic()``): from
+    the first that the controller hears of the redirect once memory flows."""
     flows = min(one.at for one in happenings
                 if isinstance(one.fact, Migration) and one.fact.state is MigrationState.TRANSFERRING)  # fmt: skip
-    return min(one.at for one in happenings if one.step == "continuity" and one.at > flows)
+    heard = min(one.at for one in happenings if one.step == "continuity" and one.at > flows)
+    return heard - result.pause_s - result.held_s
 
 
 async def samples(scenario: LispScenario, case: Case, dc2_s: float, rounds: int, step: Step) -> list[Sample]:

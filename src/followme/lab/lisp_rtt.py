@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from followme.lab.latency import TAIL_S, MoveRun, Windows, watch_move
 from followme.lab.lisp_document import LispScenarioConfig
+from followme.lab.lisp_downtime import EARLY_S, stops
 from followme.lab.lisp_plan import LispLabConfig
 from followme.lab.lisp_scenario import LispScenario
 from followme.lab.outage import Outage, outage
@@ -91,9 +92,14 @@ def unreached(run: MoveRun) -> Outage:
     An answer is due after the far round trip; as the near one brings it sooner, this is what the user sees, and
     may be less than the machine's own pause.
     """
-    if run.migration is None:
+    if run.migration is None or run.result is None:
         raise ValueError("nothing was carried")
-    return outage(run.pings, run.migration[0], run.migration[1] + TAIL_S, carried_rtt(run))
+    begin, end = run.migration[0], run.migration[1] + TAIL_S
+    usual = carried_rtt(run)
+    # A far round trip's answers to what was sent before the machine stops are under way until then.
+    around = outage(run.pings, stops(run.happenings, run.result) - EARLY_S - usual, end, usual)
+    whole = outage(run.pings, begin, end, usual)
+    return Outage(around.downtime_s, whole.sent, whole.lost)
 
 
 def carried_rtt(run: MoveRun) -> float:

@@ -50,6 +50,13 @@ def _usual(pings: Sequence[Ping], begin: float) -> float:
     return median(before)
 
 
+_T95 = {
+    1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201,
+    12: 2.179, 13: 2.160, 14: 2.145, 15: 2.131, 16: 2.120, 17: 2.110, 18: 2.101, 19: 2.093, 20: 2.086, 25: 2.060,
+}  # fmt: skip
+"""Student's t by degrees of freedom: 95 % lie within plus and minus that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """``y = intercept + slope * x`` by least squares; ``slope_error`` is the slope's standard error."""
@@ -60,9 +67,15 @@ class Line:
     points: int
 
     @property
+    def doubt(self) -> float:
+        """Half of the slope's 95 % confidence interval (Student's t for the points that are left)."""
+        freedom = self.points - 2
+        return _T95[max(known for known in _T95 if known <= freedom)] * self.slope_error
+
+    @property
     def flat(self) -> bool:
-        """Whether the slope cannot be told from 0: within two standard errors."""
-        return abs(self.slope) <= 2.0 * self.slope_error
+        """Whether the slope cannot be told from 0; where ``doubt`` is large that says little."""
+        return abs(self.slope) <= self.doubt
 
 
 def fit(xs: Sequence[float], ys: Sequence[float]) -> Line:

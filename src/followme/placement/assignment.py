@@ -27,6 +27,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from .limits import MOST
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -115,7 +117,8 @@ def assign(
     ``stay_cost`` and ``demand`` are (users,) or one for all. ``exact`` and ``auto`` are never worse than
     ``greedy``. Sums of demands are checked without rounding: give whole numbers (milli-cores, bytes), for ten
     times 0.1 is a little more than 1. ``ValueError`` names what has the wrong shape, is negative (capacity),
-    not positive (demand, time limit) or not finite (all but ``cost`` and ``capacity``; no cost is ``-inf``).
+    not positive (demand, time limit) or not finite (all but ``cost`` and ``capacity``; no cost is ``-inf``), and
+    costs beyond ``MOST``, either way, or demands beyond it or below its inverse.
     """
     if method not in get_args(Method):
         raise ValueError(f"method {method!r} is unknown; known are {', '.join(get_args(Method))}")
@@ -166,6 +169,8 @@ def _checked(
         raise ValueError(f"capacity of {int(np.argmin(room >= 0.0))} is negative or not known: {room.tolist()}")
     if np.isneginf(costs).any():
         raise ValueError("no cost can be -inf")
+    if (np.isfinite(costs) & (np.abs(costs) > MOST)).any():
+        raise ValueError(f"costs must be at most {MOST:g}, either way, or inf")
     spread = []
     for name, given in (("stay_cost", stay_cost), ("demand", demand)):
         one = np.asarray(given, dtype=np.float64)
@@ -173,6 +178,9 @@ def _checked(
             raise ValueError(f"{name} is one number or one a user ({len(costs)}), not of shape {one.shape}")
         if not np.isfinite(one).all() or (name == "demand" and (one <= 0.0).any()):
             raise ValueError(f"{name} must be finite{' and positive' if name == 'demand' else ''}")
+        if (np.abs(one) > MOST).any() or (name == "demand" and (one < 1.0 / MOST).any()):
+            lower = f" and at least {1.0 / MOST:g}" if name == "demand" else ", either way"
+            raise ValueError(f"{name} must be at most {MOST:g}{lower}")
         spread.append(np.broadcast_to(one, (len(costs),)))
     return costs, room, spread[0], spread[1]
 

@@ -1,6 +1,6 @@
 """Decisions for a population at once: arrays in, arrays out, the same answers as one by one.
 
-``decide`` looks up tables of the decision process (or thresholds) by distance and by the class of a user's
+``decide`` looks up tables of the decision process by distance and by the class of a user's
 walk and cost; ``stay_or_go`` is ``stay.stay_or_go`` over arrays. An empty population gets an empty answer.
 """
 
@@ -51,14 +51,6 @@ class DecisionTable:
         if any((one.distance != np.arange(one.states)).any() for row in problems for one in row):
             raise ValueError("a decision table is of lines: a state is its distance")
         return cls(np.array([[solve(one).migrate for one in row] for row in problems], dtype=np.bool_))
-
-    @classmethod
-    def of_thresholds(cls, thresholds: ArrayLike) -> DecisionTable:
-        """From (p classes x cost classes) distances at and beyond which to migrate, whole and at least 1."""
-        limits = np.asarray(thresholds)
-        if limits.ndim != 2 or limits.size == 0 or limits.dtype.kind not in "iu" or limits.min() < 1:
-            raise ValueError("thresholds are a (p, cost) array of whole numbers of at least 1")
-        return cls(np.arange(int(limits.max()) + 1) >= limits[:, :, None])
 
 
 def decide(table: DecisionTable, distance: ArrayLike, p_class: ArrayLike, cost_class: ArrayLike) -> Bools:

@@ -7,6 +7,7 @@ unpacked, and checked by the classes of which it becomes an object.
 from __future__ import annotations
 
 import json
+import secrets
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from followme.config_yaml import short
+
 from .learned import LearnedTables
 from .learned_line import LearnedLine
 
@@ -24,6 +27,8 @@ VERSION = 1
 MOST_BYTES = 1 << 28
 """Unpacked. Three tables of 1000 areas are 24 MB, own values of 500 users 100 MB at the most that was seen."""
 _MOST_HEAD_BYTES = 1 << 24
+_ARRAY_HEAD_BYTES = 128
+"""Of NumPy's format, for shapes as short as these."""
 
 _KINDS: dict[str, tuple[Callable[..., LearnedTables | LearnedLine], dict[str, Any]]] = {
     "areas": (
@@ -38,7 +43,8 @@ class LearnedError(ValueError):
 
 
 def save_learned(policy: LearnedTables | LearnedLine, file: Path) -> None:
-    """Writes it; ``OSError`` if the file cannot be written."""
+    """Writes it, beside what is there first, so that a file is whole or as it was. ``OSError`` if it cannot be
+    written; ``LearnedError`` if it is too large to be read again."""
     kind = "areas" if isinstance(policy, LearnedTables) else "line"
     head: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "kind": kind, "areas": policy.areas, "users": policy.users,
@@ -49,9 +55,23 @@ def save_learned(policy: LearnedTables | LearnedLine, file: Path) -> None:
         name: np.ascontiguousarray(getattr(policy, name), dtype) for name, dtype in _KINDS[kind][1].items()
     }
     packed = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-    with file.open("wb") as stream:
-        # By name into a stream, or NumPy would add a suffix to the file's name.
-        np.savez_compressed(stream, head=packed, **arrays)
+    total = sum(one.nbytes + _ARRAY_HEAD_BYTES for one in (packed, *arrays.values()))
+    if total > MOST_BYTES or packed.nbytes + _ARRAY_HEAD_BYTES > _MOST_HEAD_BYTES:
+        raise LearnedError(f"too large to be read again: {total} bytes, of which {packed.nbytes} are names; "
+                           f"{MOST_BYTES} and {_MOST_HEAD_BYTES} are taken")  # fmt: skip
+    target = file.resolve()
+    if target.exists() and not target.is_file():  # a device is written to, not replaced
+        with target.open("wb") as stream:
+            np.savez_compressed(stream, head=packed, **arrays)
+        return
+    beside = target.with_name(f".followme-{secrets.token_hex(8)}")
+    try:
+        with beside.open("xb") as stream:
+            # By name into a stream, or NumPy would add a suffix to the file's name.
+            np.savez_compressed(stream, head=packed, **arrays)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def load_learned(file: str | Path) -> LearnedTables | LearnedLine:
@@ -80,17 +100,17 @@ def _loaded(archive: zipfile.ZipFile) -> LearnedTables | LearnedLine:
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise LearnedError("it is no learned policy")
     if head.get("version") != VERSION:
-        raise LearnedError(f"it has version {head.get('version')!r}; this program reads {VERSION}")
+        raise LearnedError(f"it has version {short(head.get('version'))}; this program reads {VERSION}")
     known = _KINDS.get(str(head.get("kind")))
     if known is None:
-        raise LearnedError(f"kind {head.get('kind')!r} is unknown; known are {', '.join(_KINDS)}")
+        raise LearnedError(f"kind {short(head.get('kind'))} is unknown; known are {', '.join(_KINDS)}")
     kind, types = known
     names = {key: _names(head, key) for key in ("areas", "users", *(["kinds"] if "kinds" in head else []))}
     arrays = {name: _array(archive, name, dtype) for name, dtype in types.items()}
     try:
         return kind(**names, **arrays)
     except TypeError:
-        raise LearnedError(f"its head has the wrong entries: {', '.join(head)}") from None
+        raise LearnedError(f"its head has the wrong entries: {short(', '.join(head))}") from None
 
 
 def _array(archive: zipfile.ZipFile, name: str, dtype: Any) -> Any:

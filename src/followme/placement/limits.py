@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf, isfinite
 
+MOST = 1e100
+"""Of anything: the squares of sums must be numbers still. A demand is at least its inverse, or 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
@@ -33,5 +36,9 @@ class Requirements:
             value = getattr(self, key)
             if not (isfinite(value) and value >= 0.0):
                 raise ValueError(f"{key} {value} must be finite and not negative")
+            if value > MOST:
+                raise ValueError(f"{key} {value:g} must be at most {MOST:g}")
+        if 0.0 < self.demand < 1.0 / MOST:
+            raise ValueError(f"demand {self.demand:g} must be 0 or at least {1.0 / MOST:g}")
         if not self.latency_at_most_s >= 0.0:
             raise ValueError(f"latency_at_most_s {self.latency_at_most_s} must not be negative")

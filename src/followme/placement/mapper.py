@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
 from typing import Protocol
 
 from followme.domain import NetworkKind
@@ -27,7 +27,7 @@ class Located(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One data centre in the ranking; ``delay_s`` is one way, if known, ``distance`` in service areas."""
+    """One data centre; ``delay_s`` is one way, if known, ``distance`` in service areas."""
 
     network: str
     delay_s: float | None
@@ -36,7 +36,7 @@ class Candidate:
 
 
 class LocationMapper:
-    """Ranks the data centres among ``networks`` for each access network among them.
+    """Orders the data centres among ``networks`` for each access network among them.
 
     ``hysteresis_s``: the data centre that serves now keeps its place until another is closer by more than
     that, so that the noise of two delays that are nearly equal moves nothing. ``ValueError`` if two networks
@@ -52,35 +52,21 @@ class LocationMapper:
             if network.name in self._networks:
                 raise ValueError(f"two networks are called {network.name!r}")
             self._networks[network.name] = network
-        self._centres = [one for one in self._networks.values() if one.kind is NetworkKind.DATACENTRE]
-        if not self._centres:
+        if all(one.kind is not NetworkKind.DATACENTRE for one in self._networks.values()):
             raise ValueError("there is no data centre among the networks")
 
     def distance(self, access: str, centre: str) -> int:
         """Service areas between two networks; ``ValueError`` if one is unknown."""
         return abs(self._network(access).area - self._network(centre).area)
 
-    def rank(
-        self, access: str, delays: Mapping[str, float | None], current: str | None = None
-    ) -> tuple[Candidate, ...]:
-        """All data centres, the best for a user at ``access`` first; never empty.
-
-        ``delays`` maps data centres to seconds one way. They decide only if there is one for every data centre,
-        for a mixture would compare what cannot be compared; a negative one counts as unknown. An infinite one
-        says that no probe gets through: such a data centre comes behind all others, whatever else is known, and
-        they are ranked without it; if all are such, the areas decide. Ties go to ``current``, the data centre
-        that serves now, then by name. ``ValueError`` if ``access`` is unknown.
-        """
-        names = [centre.name for centre in self._centres]
-        dead = [name for name in names if delays.get(name) == inf]
-        alive = [name for name in names if delays.get(name) != inf]
-        last = self._by_area(access, dict.fromkeys(dead), current, f"no probe gets through from {access}")
-        order = self._order(access, {name: _usable(delays.get(name)) for name in alive}, current)
-        return (*map(order.candidate, order.names), *map(last.candidate, last.names))
-
     def nearest(self, access: str, delays: Mapping[str, float], current: str | None = None) -> Candidate | None:
-        """The best of the data centres that ``delays`` has (NaN: unknown), by the same rules; the others are
-        left out of all comparisons. ``None`` if there is none; ``ValueError`` if ``access`` is unknown."""
+        """The best for a user at ``access`` of the data centres that ``delays`` has, seconds one way.
+
+        The others are left out of all comparisons. Delays decide only if all are known (NaN, negative and infinite
+        ones are not), for a mixture would compare what cannot be compared; else the areas do. Ties go to
+        ``current``, the data centre that serves now, then by name. ``None`` if there is none; ``ValueError`` if
+        ``access`` is unknown.
+        """
         order = self._order(access, {name: _usable(delay) for name, delay in delays.items()}, current)
         return order.candidate(order.names[0]) if order.names else None
 

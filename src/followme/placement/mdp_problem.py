@@ -45,9 +45,9 @@ class Problem:
     """n states; 0 is home, where the service is with its user.
 
     ``stay``: (n, n) sparse, P above, rows sum to one. ``quality``: (n,). ``cost``: a scalar or (n,). ``gamma``: the
-    discount of a step, 0 to ``MAX_GAMMA``. ``distance``: (n,) whole numbers from home. ``forced``: (n,), true where the
-    service must migrate ("beyond"); home never may. ``alpha``: the reward transformation, ``None`` for none.
-    ``fee``: (n,), zeros by default. ``classes``: (n,) numbers 0..m-1 of states that look alike by symmetry, 0 for
+    discount of a step, 0 to ``MAX_GAMMA``. ``distance``: (n,) whole numbers from home. ``forced``: (n,), true where
+    the service must migrate ("beyond"); home never may. ``alpha``: the reward transformation, ``None`` for none.
+    ``fee``: (n,), not negative, zeros by default. ``classes``: (n,) numbers 0..m-1 of states that look alike by symmetry, 0 for
     home alone; a hint for speed, whose result is verified on the whole chain. ``ValueError`` says what is wrong.
     """
 
@@ -101,8 +101,10 @@ class Problem:
             raise ValueError(f"gamma {self.gamma} must be at least 0 and below 1, by 1e-9 or more")
         if self.alpha is not None and not (np.isfinite(self.alpha) and self.alpha >= 0.0):
             raise ValueError(f"alpha {self.alpha} must be finite and not negative")
-        if np.any(self.cost < 0.0):
-            raise ValueError(f"cost {float(np.min(self.cost))} must be finite and not negative")
+        for name in ("cost", "fee"):
+            least = float(np.min(getattr(self, name)))
+            if least < 0.0:
+                raise ValueError(f"{name} {least} must be finite and not negative")
         data = self.stay.data
         if not np.all(np.isfinite(data)) or np.any(data < 0.0) or np.any(data > 1.0 + SUM_TOLERANCE):
             raise ValueError("stay has entries that are no probabilities")

@@ -45,11 +45,6 @@ class Solution:
         """The smallest distance from which on every state migrates; on a line of threshold form, ``threshold``."""
         return int(np.max(self.distance[~self.migrate], initial=-1)) + 1
 
-    @property
-    def is_threshold(self) -> bool:
-        """Whether farther states migrate wherever a nearer one does; a ring may be split in two."""
-        return self.always_from <= self.threshold + 1
-
 
 def solve(
     problem: Problem,
@@ -140,7 +135,8 @@ def _sweeping(problem: Problem, tolerance: float, most: int, *, sweeps: int) -> 
         stay, go = action_values(problem, value)
         improved = _improved(problem, stay, go)
         _, bound, _ = _middle(problem, value, improved)
-        settled = float(np.ptp(improved - value)) <= rounding(problem, value)
+        # What sweeps round adds up as rewards do.
+        settled = float(np.ptp(improved - value)) <= rounding(problem, value) / (1.0 - problem.gamma)
         if bound <= tolerance or settled or iteration == most:
             return value, iteration
         value = improved

@@ -7,7 +7,7 @@ Three facts are used, none is taken on trust:
 
        h(s) + g = r(s) + gamma sum_s' P(s,s') h(s')   where one stays,    h(s) + g = Q(0) - cost(s)   where not
 
-   So h is x - w g, where x and w are solved on the states where one stays, without home: there h is 0, which gives g.
+   So h is x - w g, where x and w are solved on the states where one stays, but home: there h is 0, which gives g.
 2. *Locality.* The states where one stays lie around home. The problem is cut at a distance, beyond which every
    state migrates, solved by policy iteration from "stay everywhere", and one improvement step over all
    states says whether any beyond would rather stay: if so, the distance doubles. If none would, the policy is
@@ -16,7 +16,8 @@ Three facts are used, none is taken on trust:
 3. *Symmetry.* States of one class (``Problem.classes``) share their values: one of each is solved.
 
 A chain that is a line is solved by its three bands in O(n); small ones by sparse LU; large ones by
-BiCGSTAB (van der Vorst 1992). The caller's last sweep over the whole chain bounds the error of all of it, a wrong class included.
+BiCGSTAB (van der Vorst 1992). The caller's last sweep over the whole chain bounds the error of all of it, a wrong
+class included.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ def _evaluate_sparse(chain: Chain, goes: Bools, guess: Floats | None, rough: boo
 def _krylov(
     inner: Sparse, gamma: float, known: Floats, per_g: Floats, value: Floats, share: float
 ) -> tuple[Floats, float]:
-    """h and g from a first ``value`` of h. Corrections are solved for as they are to v, which is small then and takes
-    BiCGSTAB fewer steps."""
+    """h and g, from a first ``value`` of h. What is solved for are corrections of v, which takes BiCGSTAB fewer
+    steps; they are small, so that v's common part costs them no digits."""
     by_home = gamma * (per_g - 1.0)
 
     def times(change: Floats) -> Floats:
@@ -197,7 +198,8 @@ def _dot(one: Floats, other: Floats) -> float:
 def policy_iteration(
     chain: Chain, goes: Bools, most: int, guess: Floats | None = None
 ) -> tuple[Floats, Bools, int]:
-    """From the policy ``goes``: its relative value, itself and the evaluations done once nothing improves (or ``most``)."""
+    """From the policy ``goes`` until nothing improves, or ``most`` evaluations: the relative value, the policy, and how
+    many evaluations it took."""
     value, rough = guess, True
     for iteration in range(1, most + 1):
         value = evaluate(chain, goes, value, rough and iteration < most)
@@ -263,7 +265,7 @@ def _growing(chain: Chain, distance: Integers, most: int) -> tuple[Floats, int]:
 
 
 def _guess(chain: Chain, value: Floats) -> Floats:
-    """What BiCGSTAB starts from when more states are looked at: they were to migrate, but may stay where they are."""
+    """What BiCGSTAB starts from with more states: they were to migrate, and may stay where they are."""
     there: Floats = np.maximum(value, (chain.stay_reward - chain.stay_reward[0]) / (1.0 - chain.gamma))
     return there
 

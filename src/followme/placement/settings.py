@@ -9,11 +9,13 @@ from typing import TypeVar
 from followme.config import Config, NetworkSection
 from followme.config_lisp import LispConfig, SiteSection
 from followme.config_placement import NeedsSection, OfferSection, WeightsSection
-from followme.config_yaml import ConfigError
+from followme.config_yaml import ConfigError, short
 from followme.domain import NetworkKind
 
 from .chooser import Chooser, Needs
 from .criteria import UserClass, Weights, shares
+from .learned import LearnedTables
+from .learned_line import LearnedLine
 from .limits import Requirements
 from .mapper import LocationMapper
 from .offers import Offer
@@ -26,7 +28,7 @@ T = TypeVar("T")
 
 HYSTERESIS_S = 0.002
 """A data centre must be nearer by more than this, one way, before it is taken for better."""
-KNOWS_DISTANCE_ONLY = ("threshold", "myopic", "mdp")
+KNOWS_DISTANCE_ONLY = ("threshold", "myopic", "mdp", "learned")
 
 
 def policy_of(config: Config | LispConfig) -> Policy:
@@ -63,6 +65,8 @@ def _built(config: Config | LispConfig) -> tuple[Policy, dict[str, Offer], dict[
             one = made(key, lambda service=service: _needs(service.needs))  # type: ignore[misc]
             if one is not None:
                 needs[service.name] = one
+    if isinstance(policy, LearnedTables | LearnedLine):
+        problems += [f"{config.name}: {problem}" for problem in _learned_elsewhere(policy, config)]
     problems += [f"{config.name}: {problem}" for problem in _without_effect(config)]
     if problems or policy is None:
         raise ConfigError(problems)
@@ -83,12 +87,36 @@ def _without_effect(config: Config | LispConfig) -> Iterator[str]:
         elif network.offer is not None and not network.runs_machines:
             yield f"networks[{index}].offer: {network.name} has no 'host', so nothing can run there"
     for index, service in enumerate(config.file.services):
+        yield from _too_large(f"services[{index}].needs.demand", service.needs or NeedsSection(), hosts)
         if service.needs is not None:
             yield from _unanswered(f"services[{index}].needs", service.needs, hosts)
-            if service.needs.weights and not service.needs.worth and config.file.policy.name in KNOWS_DISTANCE_ONLY:
+            weighed = service.needs.weights is not None and service.needs.worth is None
+            if weighed and config.file.policy.name in KNOWS_DISTANCE_ONLY:
                 yield (f"services[{index}].needs.worth: missing; policy {config.file.policy.name!r} knows distance "
                        "only, so a service with weights is decided by stay-or-go, and that by what each criterion "
                        "is worth")  # fmt: skip
+
+
+def _learned_elsewhere(policy: LearnedTables | LearnedLine, config: Config | LispConfig) -> Iterator[str]:
+    """A service moves between two places that were learned of, or not at all."""
+    hosts = [one.name for one in _networks(config) if one.runs_machines]
+    common = [name for name in hosts if name in policy.areas]
+    if len(common) < min(2, len(hosts)):
+        found = f"only {common[0]}" if common else "none"
+        yield (f"policy.parameters.file: of the data centres with a host ({', '.join(hosts)}) {found} is an area "
+               f"in it; it has {_shown(policy.areas)}")  # fmt: skip
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    """The first few of many names that somebody else has given."""
+    return ", ".join(short(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _too_large(key: str, needs: NeedsSection, hosts: list[NetworkSection | SiteSection]) -> Iterator[str]:
+    most = max(((one.offer or OfferSection()).capacity for one in hosts), default=inf)
+    if needs.demand > most:
+        yield (f"{key}: {needs.demand:g} is more than any data centre with a host has; the largest capacity is "
+               f"{most:g}")  # fmt: skip
 
 
 def _unanswered(key: str, needs: NeedsSection, hosts: list[NetworkSection | SiteSection]) -> Iterator[str]:
@@ -124,9 +152,9 @@ def _offer(section: OfferSection | None) -> Offer:
         locality=section.locality,
         service_classes=frozenset(section.service_classes),
         throughput_per_s=section.throughput_per_s,
-        network_tariff=Tariff(section.network_price) if section.network_price else None,
-        server_tariff=Tariff(section.server_price) if section.server_price else None,
-        storage_tariff=Tariff(section.storage_price) if section.storage_price else None,
+        network_tariff=None if section.network_price is None else Tariff(section.network_price),
+        server_tariff=None if section.server_price is None else Tariff(section.server_price),
+        storage_tariff=None if section.storage_price is None else Tariff(section.storage_price),
     )
 
 
@@ -147,6 +175,9 @@ def _needs(section: NeedsSection) -> Needs:
     user_class = UserClass("the user's", section.user_class) if section.user_class else None
     if weights is not None:
         shares(weights, user_class)  # says now, not at a decision, if nothing counts for this user
+    worth = None if section.worth is None else Worth(_given(section.worth), user_class)
+    if worth is not None and not worth:
+        raise ValueError("worth: nothing in it counts (for this user), so going would never be worth anything")
     return Needs(
         requirements,
         weights,
@@ -154,7 +185,7 @@ def _needs(section: NeedsSection) -> Needs:
         user_class,
         Task(section.task),
         None if section.ends_at is None else section.ends_at.timestamp(),
-        None if section.worth is None else Worth(_given(section.worth), user_class),
+        worth,
     )
 
 

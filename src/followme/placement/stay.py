@@ -124,11 +124,16 @@ class Gain:
     unknown: tuple[str, ...]
 
 
+MOST_WORTH = 1e15
+"""In any unit of value: so that no sum of gains is infinite."""
+_MOST_GAIN = 1e300
+
+
 class Worth:
     """For each criterion that counts, what one unit (SI; prices: money for an hour) less or more of it is worth
     for a second of use; ``user_class`` multiplies it.
 
-    ``ValueError`` if a criterion is unknown, or a worth negative or not finite.
+    ``ValueError`` if a criterion is unknown, or a worth negative or, times its factor, above ``MOST_WORTH``.
     """
 
     __slots__ = ("columns",)
@@ -141,19 +146,28 @@ class Worth:
                 raise ValueError(f"{name!r} is no criterion; known: {', '.join(NAMES)}")
             if not (isfinite(counts) and counts >= 0.0):
                 raise ValueError(f"worth of {name} {counts} must be finite and not negative")
-            self.columns.append((name, NAMES.index(name), SIGNS[name] * counts * factors.get(name, 1.0)))
+            factor = factors.get(name, 1.0)
+            if not counts * factor <= MOST_WORTH:
+                times = "" if factor == 1.0 else f" times the user class's {factor:g}"
+                raise ValueError(f"worth of {name} {counts:g}{times} must be at most {MOST_WORTH:g}")
+            self.columns.append((name, NAMES.index(name), SIGNS[name] * counts * factor))
+
+    def __bool__(self) -> bool:
+        """Whether any criterion is worth something."""
+        return any(counts for _, _, counts in self.columns)
 
 
 def gain(here: Sequence[float], there: Sequence[float], worth: Worth) -> Gain:
     """What one second ``there`` in place of ``here`` is worth, from measurements, not from scores.
 
-    Each is the values of one data centre in the order of ``CRITERIA`` (a row of ``Table.values``), NaN unknown.
+    Each is the values of one data centre in the order of ``CRITERIA`` (a row of ``Table.values``), NaN unknown; so
+    is what is beyond all sense.
     """
     parts: dict[str, float] = {}
     unknown = []
     for name, column, counts in worth.columns:
         better = (there[column] - here[column]) * counts
-        if isfinite(better):
+        if abs(better) <= _MOST_GAIN:  # NaN is not
             parts[name] = better
         else:
             unknown.append(name)

@@ -154,7 +154,10 @@ class Trie:
         self._size = value_size
         # Made once, as a map-cache of 100 000 entries is written at a start.
         self._key, self._value = ctypes.create_string_buffer(_KEY.size), ctypes.create_string_buffer(value_size)
-        self._attributes = _buffer(struct.pack("=IxxxxQQQ", self.handle, _at(self._key), _at(self._value), 0))
+        self._setting, self._deleting = (
+            _buffer(struct.pack("=IxxxxQQQ", self.handle, _at(self._key), value, 0))
+            for value in (_at(self._value), 0)
+        )
 
     def set(self, network: bytes, length: int, value: bytes) -> None:
         """Add or replace in one step. Raises ``DataPlaneError`` if there is no room."""
@@ -162,12 +165,12 @@ class Trie:
             raise ValueError(f"{len(value)} bytes; the map's values have {self._size}")
         _KEY.pack_into(self._key, 0, length, network)
         self._value.raw = value
-        _call(_MAP_UPDATE, self._attributes, "fill the map of prefixes")
+        _call(_MAP_UPDATE, self._setting, "fill the map of prefixes")
 
     def delete(self, network: bytes, length: int) -> None:
         """Harmless where there is none."""
         _KEY.pack_into(self._key, 0, length, network)
-        _call(_MAP_DELETE, self._attributes, "empty the map of prefixes", accept=errno.ENOENT)
+        _call(_MAP_DELETE, self._deleting, "empty the map of prefixes", accept=errno.ENOENT)
 
     def close(self) -> None:
         """The kernel keeps the map while a program uses it."""

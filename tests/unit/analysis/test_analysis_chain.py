@@ -185,3 +185,12 @@ def test_a_rate_must_be_positive(rate: float) -> None:
         hexagonal(4, UNIFORM, rate=rate)
     with pytest.raises(ValueError, match="positive"):
         line(4, rate=rate)
+
+
+def test_a_slip_of_the_pen_takes_no_machine_down() -> None:
+    for k in (1001, 10**7):
+        for make in (hexagonal, line):
+            with pytest.raises(ValueError, match=f"k {k} must be at most 1000 rings"):
+                make(k)
+    with pytest.raises(ValueError, match="k 400 makes 478801 states; there may be 300000 at most"):
+        hexagonal(400, aggregated=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from followme.analysis.cells import make_areas
-from followme.analysis.choosing import OWN_WEIGHTS, RULES, _for_each, _for_everyone, choose
+from followme.analysis.choosing import OWN_WEIGHTS, RULES, _for_each, _for_everyone, _rules, choose
+from followme.analysis.learning import learn
 from followme.analysis.outcome import Costs
 from followme.analysis.simulator import simulate
 from followme.analysis.synthetic import make_city
-from followme.analysis.training import SIMPLE, simple_policy
 from followme.analysis.visits import find_visits, split
 from followme.placement import Situation
 from followme.placement.learned_file import load_learned, save_learned
@@ -34,7 +35,9 @@ def costs_of(blocks: int, cheaper: float, noise: float, seed: int = 0) -> NDArra
 def test_tables_are_taken_when_they_are_cheaper_beyond_doubt() -> None:
     assert _for_everyone(costs_of(400, 5.0, 20.0), THRESHOLD) == TABLES
     # Cheaper in the mean, but within what the hours differ by; then on too few hours.
-    assert _for_everyone(costs_of(400, 0.5, 20.0), THRESHOLD) == THRESHOLD
+    doubtful = costs_of(400, 0.5, 20.0, seed=1)
+    assert doubtful[TABLES].sum() < doubtful[THRESHOLD].sum()
+    assert _for_everyone(doubtful, THRESHOLD) == THRESHOLD
     assert _for_everyone(costs_of(12, 50.0, 1.0), THRESHOLD) == THRESHOLD
     assert _for_everyone(costs_of(400, -5.0, 20.0), ALWAYS) == ALWAYS
 
@@ -57,6 +60,41 @@ def test_one_user_alone_has_nothing_to_be_shrunk_to() -> None:
     assert _for_each(cost, np.zeros(30, dtype=np.int64), 1, ALWAYS).tolist() == [ALWAYS]
 
 
+def shrunk_by_definition(cost: NDArray[np.float64], block_user: NDArray[np.int64], everyone: int) -> list[int]:
+    """DerSimonian and Laird's formulas, user by user."""
+    users = range(int(block_user.max()) + 1)
+    picked, least = [everyone for _ in users], [0.0 for _ in users]
+    for candidate in range(COUNT):
+        hours = [(cost[candidate] - cost[everyone])[block_user == user] for user in users]
+        free = len(block_user) - len(users)
+        noise = sum(float(((one - one.mean()) ** 2).sum()) for one in hours) / free
+        if noise == 0.0:
+            continue
+        weight = [len(one) / noise for one in hours]
+        total = sum(weight)
+        mean = sum(w * float(one.mean()) for w, one in zip(weight, hours, strict=True)) / total
+        q = sum(w * (float(one.mean()) - mean) ** 2 for w, one in zip(weight, hours, strict=True))
+        between = max(0.0, (q - (len(users) - 1)) / (total - sum(w * w for w in weight) / total))
+        if between == 0.0:
+            continue
+        for user in users:
+            posterior = 1.0 / (weight[user] + 1.0 / between)
+            expected = posterior * (weight[user] * float(hours[user].mean()) + mean / between)
+            if expected + 2.0 * sqrt(posterior) < min(least[user], 0.0):
+                picked[user], least[user] = candidate, expected + 2.0 * sqrt(posterior)
+    return picked
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_users_are_shrunk_as_the_formulas_have_it(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    block_user = np.repeat(np.arange(12), draw.integers(2, 30, 12))
+    cost = 100.0 + 10.0 * draw.standard_normal((COUNT, len(block_user)))
+    cost += (4.0 * draw.standard_normal((COUNT, 12)))[:, block_user]
+    picked = _for_each(cost, block_user, 12, TABLES)
+    assert picked.tolist() == shrunk_by_definition(cost, block_user, TABLES)
+
+
 @pytest.mark.parametrize("users", [1, 2, 20])
 @pytest.mark.parametrize("service_bytes", [12.5e6, 125e6, 1e9])
 def test_it_is_no_dearer_than_the_rule_on_held_out_hours(users: int, service_bytes: float) -> None:
@@ -66,9 +104,8 @@ def test_it_is_no_dearer_than_the_rule_on_held_out_hours(users: int, service_byt
     chosen = choose(train, areas, costs)
     ours = simulate(chosen.policy, held_out, areas, costs)
     assert chosen.rule in RULES
-    if chosen.rule in SIMPLE:
-        rule = simulate(simple_policy(chosen.rule, train, areas, costs)[0], held_out, areas, costs)
-        assert ours.cost_s <= rule.cost_s * (1.0 + 1e-9)
+    rule = _rules(train, learn(train, areas), areas, costs)[RULES.index(chosen.rule)]
+    assert ours.cost_s <= simulate(rule, held_out, areas, costs).cost_s * (1.0 + 1e-9)
     assert chosen.unsure or chosen.expected <= 0.0
 
 

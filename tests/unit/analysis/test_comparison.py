@@ -161,6 +161,29 @@ def test_a_trace_from_elsewhere(city: City) -> None:
         compare(moved, make_areas(city.names, city.lat, city.lon))
 
 
+def test_a_trace_of_single_positions_is_told_by_its_counts(city: City) -> None:
+    one = city.trace
+    first = np.array([0])
+    alone = Trace(one.users[:1], one.user[first], one.t_s[first], one.lat[first], one.lon[first], 1)
+    with pytest.raises(TraceError, match="of 1 positions 0 are out of range, 1 alone in a session") as caught:
+        compare(alone, make_areas(city.names, city.lat, city.lon))
+    assert "same place" not in str(caught.value)
+
+
+def test_users_who_stand_still_leave_out_only_what_learns(city: City) -> None:
+    areas = make_areas(city.names, city.lat, city.lon)
+    t_s = 60.0 * np.arange(1440)
+    still = Trace(("u",), np.zeros(1440, dtype=np.int64), t_s, np.full(1440, city.lat[0]),
+                  np.full(1440, city.lon[0]), 1440)  # fmt: skip
+    found = compare(still, areas)
+    assert [one.policy for one in found.outcomes] == ["never", "always", "myopic", "threshold"]
+    for name in ("mdp-line", "mdp"):
+        (note,) = [line for line in found.lines() if line.startswith(f"{name} is left out")]
+        assert note.endswith("too few training hours, or users who stand still")
+    with pytest.raises(ValueError, match="mdp is left out: there is no handoff to learn from"):
+        compare(still, areas, policies=("mdp",))
+
+
 def test_the_city_is_one() -> None:
     city = make_city(seed=1, users=3, hours=2.0)
     assert len(city.names) == 61

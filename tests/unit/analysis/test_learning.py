@@ -10,12 +10,23 @@ import pytest
 from numpy.typing import NDArray
 
 from followme.analysis.cells import make_areas
-from followme.analysis.learning import PLACE_WEIGHT, PRIOR, Habits, by_area, find_handoffs, learn, learn_away
+from followme.analysis.choosing import _for_all
+from followme.analysis.learning import (
+    PLACE_WEIGHT,
+    PRIOR,
+    Habits,
+    Learned,
+    by_area,
+    find_handoffs,
+    learn,
+    learn_away,
+)
 from followme.analysis.line_process import by_place, learned_line
 from followme.analysis.outcome import Costs
-from followme.analysis.relocation import learned_tables, relocate
+from followme.analysis.relocation import advantage, own_gains, relocate
 from followme.analysis.visits import Visits
 from followme.placement import Situation
+from followme.placement.learned import LearnedTables
 
 NAMES = "abcdef"
 LINE = make_areas(NAMES, np.zeros(6), np.arange(6) / 100.0)
@@ -136,6 +147,13 @@ def test_no_policy_is_cheaper_than_the_solution(price: float) -> None:
 
 # A stay at one hop costs 12 s, a migration 11: who goes on is followed, who comes back is waited for.
 COSTS = Costs(service_bytes=125e6, latency=lambda hops: 0.12 * hops)
+
+
+def learned_tables(learned: Learned, costs: Costs, own_weight: float = inf) -> LearnedTables:
+    """The process for everyone and, with a finite ``own_weight``, with own values for each user."""
+    population = relocate(learned.population, learned.areas, costs)
+    own = own_gains(learned, costs, population, [own_weight] * len(learned.users))
+    return _for_all(advantage(population), learned, *own)
 
 
 def test_the_direction_of_the_user_decides() -> None:

@@ -151,3 +151,20 @@ def test_unix_times_are_read(tmp_path: Path) -> None:
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     trace = read_trace(written(tmp_path, "\n" + HEADER + "\n" + GOOD + "  \n\n"))
     assert (trace.rows, sum(trace.dropped.values())) == (3, 0)
+
+
+def test_what_a_file_says_reaches_no_terminal(tmp_path: Path) -> None:
+    """An OSC sequence and a bell in the header, and a header of any length."""
+    file = tmp_path / "bad.csv"
+    for header in (b"\x1b]0;owned\x07,x,\xc2\x9b2J", b"a" * 60_000, bytes(range(256)).replace(b"\n", b"")):
+        file.write_bytes(header + b"\n1,2,3\n")
+        for read in (read_trace, read_cells):
+            with pytest.raises(TraceError) as caught:
+                read(file)
+            text = str(caught.value)
+            assert text.isprintable()
+            assert len(text) < len(str(file)) + 200
+    file.write_bytes(b"cell,lat,lon\nx\x1b[2J,1,far\n")
+    with pytest.raises(TraceError, match=r"line 2: .*x1b.*is not a cell") as caught:
+        read_cells(file)
+    assert str(caught.value).isprintable()

@@ -126,6 +126,8 @@ def test_simulate_without_a_trace_and_with_wrong_ones(tmp_path: Path) -> None:
         (["--train-hours", "-1", "--trace", "nowhere.csv", "--cells", "no.csv"], "-1.0 must be positive"),
         (["--seed", "-1"], "--seed -1"),
         (["--capacity", "0"], "capacity 0"),
+        (["--capacity", "99999999999999999999"], "capacity 99999999999999999999 must be at least 1 and at most"),
+        (["--save-policy", "-"], "--save-policy -"),
         (["--capacity", "1", "--window", "0"], "window 0"),
         (["--window", "5"], "--window: it is for --capacity"),
         (["--policy", "never", "--save-policy", str(tmp_path / "p.npz")], "--save-policy: none"),
@@ -135,6 +137,36 @@ def test_simulate_without_a_trace_and_with_wrong_ones(tmp_path: Path) -> None:
         assert wrong.exit_code == 2, arguments
         assert len(wrong.stderr.strip().splitlines()) == 1
         assert word in wrong.stderr
+
+
+def test_what_cannot_be_written_is_named() -> None:
+    for arguments in (["policy", "--json", "/dev/full"], ["policy", "--json", "-"]):
+        command = [sys.executable, "-m", "followme", *arguments]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full if arguments[-1] == "-" else None, stderr=subprocess.PIPE,
+                                  text=True, timeout=60)  # fmt: skip
+        assert done.returncode == 1
+        (line,) = done.stderr.strip().splitlines()
+        named = "standard output" if arguments[-1] == "-" else "/dev/full"
+        assert line.startswith("followme: ")
+        assert named in line
+        assert "cannot be written: No space left on device" in line
+
+
+def test_files_that_were_only_tried_are_gone_when_the_work_fails(tmp_path: Path) -> None:
+    (tmp_path / "kept.json").write_text("mine")
+    bad = tmp_path / "bad.csv"
+    bad.write_text("what,is,this\n")
+    done = runner.invoke(app, ["simulate", "--trace", str(bad), "--cells", str(bad), "--json",
+                               str(tmp_path / "kept.json"), "--plot", str(tmp_path / "a" / "b" / "c.png"),
+                               "--save-policy", str(tmp_path / "p.npz")])  # fmt: skip
+    assert done.exit_code == 2
+    assert "no column cell" in done.stderr
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["bad.csv", "kept.json"]
+    assert (tmp_path / "kept.json").read_text() == "mine"
+    made = tmp_path / "new" / "deep" / "policy.json"
+    assert runner.invoke(app, ["policy", "--json", str(made)]).exit_code == 0
+    assert json.loads(made.read_text())
 
 
 def test_an_option_that_would_do_nothing_is_refused() -> None:

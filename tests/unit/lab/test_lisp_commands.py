@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 from followme.cli import app
 from followme.cli.figures import FIGURES
 from followme.cli.lisp_figures import MEASURES
+from followme.lab import lisp_sizes
+from followme.lab.lisp_sizes import Carried, Sizes
 from followme.system import needs
 
 runner = CliRunner()
@@ -53,3 +56,22 @@ def test_overlapping_ranges_are_no_lisp() -> None:
     wrong = runner.invoke(app, ["demo", "--plane", "lisp", "--overlapping"])
     assert wrong.exit_code == 2
     assert "unique" in wrong.stderr
+
+
+def test_what_was_measured_is_printed_whole_where_no_terminal_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def measure(quick: bool, say: Callable[[str], None], step: Callable[[], None]) -> Sizes:
+        step()
+        say("one of them")
+        return Sizes([Carried(96, 0, 100_000_000, 10.0, 16.0, 0.02, 2)], "tcg", "delayline")
+
+    monkeypatch.setattr(needs, "check", lambda wanted: [])
+    monkeypatch.setattr(lisp_sizes, "measure", measure)
+    plot = tmp_path / "sizes.png"
+    done = runner.invoke(app, ["reproduce", "lisp-sizes", "--quick", "--plot", str(plot), "--json", "-"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["migrations"][0]["migrated_bytes"] == 100_000_000
+    assert "one of them" in done.stderr
+    assert "memory, MiB" in done.stderr  # no heading is cut
+    assert plot.stat().st_size > 5_000

@@ -84,6 +84,11 @@ def test_a_line_through_points_and_its_error() -> None:
     assert noisy.slope_error == pytest.approx(
         math.sqrt(sum((y - mean) ** 2 for y in (0.010, 0.014, 0.011, 0.013, 0.009, 0.012)) / 4 / 0.01))
     assert noisy.flat
+    assert noisy.doubt == pytest.approx(2.776 * noisy.slope_error)
+    # Three points leave one degree of freedom: two standard errors would be no evidence at all.
+    few = fit([0.001, 0.05, 0.1], [0.049, 0.023, 0.016])
+    assert abs(few.slope) > 2 * few.slope_error
+    assert few.flat
 
 
 @pytest.mark.parametrize("xs", [[0.0, 0.1], [0.1, 0.1, 0.1], []])

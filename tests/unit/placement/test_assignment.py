@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,3 +187,25 @@ def test_no_assignment(changes: dict[str, object], what: str) -> None:
     sound: dict[str, object] = {"cost": [[1, 2], [2, 1]], "capacity": [1, 1], "stay_cost": 3.0}
     with pytest.raises(ValueError, match=what):
         assign(**{**sound, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (([[1e308, -1e308]], [1, 1], 1e308), "costs must be at most 1e\\+100"),
+        (([[1.0, -1e101]], [1, 1], 0.0), "costs must be at most"),
+        (([[1.0, 2.0]], [1, 1], -1e101), "stay_cost must be at most 1e\\+100, either way"),
+        (([[1.0], [2.0]], [1], 3.0, 1e308), "demand must be at most 1e\\+100 and at least 1e-100"),
+        (([[1.0], [2.0]], [1], 3.0, 1e-300), "demand must be at most"),
+    ],
+)
+def test_numbers_that_no_sum_of_squares_can_hold_are_refused(arguments: tuple[Any, ...], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        assign(*arguments)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_are_reckoned_with() -> None:
+    found = assign([[1e100, -1e100], [1e100, 0.0]], [1, 1], 1e100, [1e-100, 1.0])
+    assert found.place.tolist() == [1, 1] or found.place.tolist() == [1, -1]
+    assert found.cost <= 0.0

@@ -7,7 +7,7 @@ import json
 import zipfile
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -199,3 +199,47 @@ def test_the_config_names_a_learned_policy_by_its_file(tmp_path: Path) -> None:
             policy_named("learned", parameters)
     with pytest.raises(ValueError, match="distance 'far' is not a number"):
         policy_named("threshold", {"distance": "far"})
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "policy.npz"
+    save_learned(tables(), file)
+    before = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        size = sum(one.file_size for one in archive.infolist())
+    monkeypatch.setattr(module, "MOST_BYTES", size)
+    save_learned(tables(), file)
+    load_learned(file)
+    monkeypatch.setattr(module, "MOST_BYTES", size - 1)
+    with pytest.raises(LearnedError, match=f"too large to be read again: {size} bytes"):
+        save_learned(tables(), file)
+    assert file.read_bytes() == before
+    with pytest.raises(LearnedError, match="unpacks to"):
+        load_learned(file)
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, link = tmp_path / "policy.npz", tmp_path / "link.npz"
+    save_learned(tables(), file)
+    link.symlink_to(file)
+    before = file.read_bytes()
+
+    def full(stream: IO[bytes], **arrays: Any) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(np, "savez_compressed", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_learned(line(), file)
+    assert file.read_bytes() == before
+    save_learned(line(), link)
+    assert isinstance(load_learned(file), LearnedLine)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link.npz", "policy.npz"]
+    assert link.is_symlink()
+
+
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        save_learned(tables(), Path("/dev/full"))
+    assert Path("/dev/full").is_char_device()

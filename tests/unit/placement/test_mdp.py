@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import product
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from followme.placement import mdp_structure
 from followme.placement.mdp import MdpPolicy, policy_table
+from followme.placement.mdp_hexagons import hexagons
 from followme.placement.mdp_problem import Problem, line, linear_quality
 from followme.placement.mdp_solve import Method, solve
 from followme.placement.situation import Situation
@@ -80,6 +83,30 @@ def test_tolerance_beyond_the_arithmetic_ends_with_an_honest_bound() -> None:
         assert solution.iterations < 10_000
 
 
+@pytest.mark.parametrize("far", [1e-4, 1e-6, 1e-8, 1e-9])
+def test_a_discount_near_1_does_not_hide_what_actions_differ_by(far: float) -> None:
+    """Values grow with 1 / (1 - gamma), what migrating gains does not: +0.0138 at 3 in the limit."""
+    problem = line(10, 0.3, 5.0, 1.0 - far, linear_quality(10, 10, 1))
+    for method in ("structure", "policy"):
+        solution = solve(problem, method)  # type: ignore[arg-type]
+        assert solution.threshold == 3
+        assert solution.gain[3] == pytest.approx(0.0137615, abs=1e-3 if far > 1e-5 else 1e-5)
+    with pytest.raises(ValueError, match="below 1, by 1e-9"):
+        line(10, 0.3, 5.0, 1.0 - 1e-10, linear_quality(10, 10, 1))
+
+
+@pytest.mark.parametrize("far", [1e-3, 1e-7])
+def test_large_grids_keep_their_digits_too(far: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = hexagons(12, 12.0, 1.0 - far, lambda d: -d)
+    given = {one.name: getattr(problem, one.name) for one in fields(problem) if one.init} | {"classes": None}
+    exact = solve(problem)
+    monkeypatch.setattr(mdp_structure, "DIRECT", 10)  # so that BiCGSTAB is asked
+    found = solve(Problem(**given))
+    assert np.array_equal(found.migrate, exact.migrate)
+    clear = ~np.isnan(exact.gain)
+    assert found.gain[clear] == pytest.approx(exact.gain[clear], abs=1e-9)
+
+
 def test_a_deep_threshold_is_found_beyond_the_first_cut() -> None:
     """The structure solver looks at 16 areas first; these thresholds lie beyond, the last beyond all."""
     for cost, least in ((100.0, 1), (1e4, 50), (1e6, 301)):
@@ -108,7 +135,7 @@ def test_a_quality_that_rises_again_far_away_is_seen() -> None:
     assert np.array_equal(ours.migrate, peer.migrate)
     assert not ours.migrate[59]
     assert not ours.migrate[61]
-    assert not ours.is_threshold
+    assert (ours.threshold, ours.always_from) == (peer.threshold, 61)
 
 
 def test_a_tie_is_a_stay() -> None:

@@ -63,9 +63,11 @@ class World:
             self.prober.received(destination, packet.data)
 
     def best(self, current: str | None = None) -> str:
-        return LocationMapper(NETWORKS.values(), 0.002).rank("wlan", self.delays(), current)[0].network
+        delays = self.delays()
+        reached = {name: delay for name, delay in delays.items() if delay != inf} or delays
+        return LocationMapper(NETWORKS.values(), 0.002).in_order("wlan", reached, current)[0]
 
-    def delays(self) -> dict[str, float | None]:
+    def delays(self) -> dict[str, float]:
         delays, _ = self.prober.measured("wlan")
         assert self.prober.centres == ("near", "far")
         return dict(zip(self.prober.centres, delays.tolist(), strict=True))

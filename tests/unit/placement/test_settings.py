@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from followme.config import Config, check
 from followme.config_yaml import ConfigError
+from followme.placement.learned_file import save_learned
+from followme.placement.learned_line import LearnedLine
 from followme.placement.settings import chooser_of, policy_of
 
 from ..config.document import RIGHT
@@ -119,3 +123,62 @@ def test_an_end_is_a_moment() -> None:
             continue
         with pytest.raises(ConfigError, match=r"services\[0\].needs.ends_at: .*write a time with its offset"):
             loaded(data)
+
+
+@pytest.mark.parametrize(
+    ("policy", "offer", "needs", "line"),
+    [
+        ("stay-or-go", None, {"worth": {}}, "services[0].needs: worth: nothing in it counts"),
+        ("stay-or-go", None, {"worth": {"latency": 0.0}}, "services[0].needs: worth: nothing in it counts"),
+        ("mdp", None, {"weights": {"latency": 1.0}, "worth": {}}, "services[0].needs: worth: nothing in it counts"),
+        ("always", None, {"worth": {"latency": 2.0}, "user_class": {"latency": 0.0}},
+         "services[0].needs: worth: nothing in it counts"),
+        ("always", None, {"worth": {"server_price": 1.7e308}},
+         "services[0].needs: worth of server_price 1.7e+308 must be at most 1e+15"),
+        ("always", None, {"worth": {"latency": 1e10}, "user_class": {"latency": 1e10}},
+         "services[0].needs: worth of latency 1e+10 times the user class's 1e+10 must be at most 1e+15"),
+        ("always", {"capacity": 3}, {"demand": 4},
+         "services[0].needs.demand: 4 is more than any data centre with a host has; the largest capacity is 3"),
+        ("always", None, {"demand": 1e101}, "services[0].needs: demand 1e+101 must be at most 1e+100"),
+        ("always", None, {"demand": 1e-101}, "services[0].needs: demand 1e-101 must be 0 or at least 1e-100"),
+        ("always", {"capacity": 0.5}, {},
+         "services[0].needs.demand: 1 is more than any data centre with a host has; the largest capacity is 0.5"),
+    ],
+)  # fmt: skip
+def test_what_would_never_move_is_refused(
+    policy: str, offer: object, needs: dict[str, object], line: str
+) -> None:
+    found = mistakes(document(policy, offer, **needs))
+    assert len(found) == 1
+    assert found[0].startswith(f"fmc.yaml: {line}")
+
+
+def test_what_was_learned_must_be_of_the_data_centres(tmp_path: Path) -> None:
+    names = [one["name"] for one in RIGHT["networks"] if one["kind"] == "datacentre"]
+    for areas, fine in (((*names, "z"), True), (tuple("abcdefg"), False)):
+        count = len(areas)
+        line = LearnedLine(areas, (), np.zeros((1, 3)), np.zeros((1, count), dtype=np.int64))
+        save_learned(line, tmp_path / "learned.npz")
+        data = document("learned")
+        data["policy"]["parameters"] = {"file": str(tmp_path / "learned.npz")}
+        if fine:
+            assert policy_of(loaded(data)).name == "mdp-line"
+        else:
+            (found,) = mistakes(data)
+            assert "policy.parameters.file: of the data centres with a host" in found
+            assert "none is an area in it; it has 'a', 'b', 'c', 'd', 'e' and 2 more" in found
+        data["services"][0]["needs"] = {"weights": {"latency": 1.0}}
+        assert any("policy 'learned' knows distance only" in line for line in mistakes(data))
+
+
+def test_a_mistake_in_a_list_of_prices_is_one_line() -> None:
+    for tiers, line in (
+        ([[0, -1]], "server_price[0][1]: -1"),
+        ([[0, 1, 2]], "server_price[0]"),
+        ([], "server_price: []: there must be 1 to 8 tiers, not 0"),
+        ([[one, 10 - one] for one in range(9)], "there must be 1 to 8 tiers, not 9"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            loaded(document(offer={"server_price": tiers}))
+        assert len(caught.value.problems) == 1
+        assert line in caught.value.problems[0]

@@ -8,6 +8,7 @@ import pytest
 
 from followme.placement.criteria import NAMES, UserClass
 from followme.placement.stay import (
+    MOST_WORTH,
     RULES,
     Carry,
     Task,
@@ -132,3 +133,14 @@ def test_no_worth(worth: dict[str, float]) -> None:
 def test_no_nonsense(make: object, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         make()  # type: ignore[operator]
+
+
+def test_no_gain_is_infinite() -> None:
+    """Prices can be anything; what is beyond all sense counts as unknown, as infinite sums would at a decision."""
+    worth = Worth({"server_price": MOST_WORTH, "storage_price": MOST_WORTH, "latency": 1.0})
+    here, there = [0.5, *[1.7e308] * 8], [0.1, *[0.0] * 8]
+    found = gain(here, there, worth)
+    assert (found.per_s, found.unknown) == (pytest.approx(0.4), ("server_price", "storage_price"))
+    for counts, factor in ((1.7e308, 1.0), (1e10, 1e10), (MOST_WORTH * 1.01, 1.0)):
+        with pytest.raises(ValueError, match="must be at most 1e\\+15"):
+            Worth({"latency": counts}, UserClass("dear", {"latency": factor}))

@@ -201,6 +201,7 @@ class LispController:
     async def _order(self, machine: str, source: str, target: str, mode: str, routers: tuple[str, str]) -> Result:
         self.watchers.tell("migration", f"{machine}: {mode} migration {source} -> {target} is ordered")
         ask = {"machine": machine, "target": target, "mode": mode}
+        await self.sites[source].connected()
         async with self.sites[source].stream("carry", ask) as stream:
             async for event in stream:
                 self._event(machine, event)

@@ -46,10 +46,14 @@ class Site:
 
     async def call(self, method: str, params: Mapping[str, Any], timeout: float = ASK_S) -> Any:
         """As ``Client.call``; waits for a connection that is just being made."""
+        await self.connected(timeout)
+        return await self.client.call(method, params, timeout)
+
+    async def connected(self, timeout: float = ASK_S) -> None:
+        """Return when there is a connection, or ``timeout`` is over: the agent may just be starting."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.up.wait()
-        return await self.client.call(method, params, timeout)
 
     def stream(self, method: str, params: Mapping[str, Any]) -> contextlib.AbstractAsyncContextManager[Stream]:
         """As ``Client.stream``."""
