@@ -48,7 +48,8 @@ def test_thresholds(population: list[tuple[int, int, int]]) -> None:
     population = [(distance, p % 2, cost % 3) for distance, p, cost in population]
     columns = np.array(population, dtype=np.int64).reshape(-1, 3).T
     expected = [one(Threshold(int(LIMITS[p, cost])), distance) for distance, p, cost in population]
-    assert decide(DecisionTable(np.arange(np.max(LIMITS) + 1) >= np.array(LIMITS)[:, :, None]), *columns).tolist() == expected
+    table = DecisionTable(np.arange(int(LIMITS.max()) + 1) >= LIMITS[:, :, None])
+    assert decide(table, *columns).tolist() == expected
 
 
 times = st.one_of(st.floats(0, 1e5), st.sampled_from((0.0, 60.0, np.inf)))

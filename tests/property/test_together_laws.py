@@ -43,5 +43,8 @@ def test_never_over_capacity_and_only_where_it_wants(wants: list[Want], free: di
 def test_where_there_is_room_for_all_nothing_is_crowded_and_the_other_way_round(
     wants: list[Want], free: dict[str, float]
 ) -> None:
-    demands = {place: sum(Fraction(want.demand) for want in wants if place in dict(want.choices)) for place in PLACES}
+    demands = dict.fromkeys(PLACES, Fraction(0))
+    for want in wants:
+        for place, _ in want.choices:
+            demands[place] += Fraction(want.demand)
     assert set(crowded(wants, free)) == {place for place in PLACES if demands[place] > Fraction(free[place])}

@@ -75,8 +75,8 @@ def hexagonal(
 
     ``probabilities`` of the next cell, in the order of ``hexagon.DIRECTIONS``; ``rate`` is mu, jumps a second.
     Aggregation uses those symmetries of the hexagon that the probabilities have, with none the chain is the
-    full one. ``ValueError`` if k is below 2 or makes more than ``MOST_STATES``, the probabilities are not six, one is
-    negative or they do not sum to 1, or the rate is not positive.
+    full one. ``ValueError`` if k is below 2 or makes more than ``MOST_STATES``, the probabilities are not six, one
+    is negative or they do not sum to 1, or the rate is not positive.
     """
     k = check_rings(k)
     steps = _check_probabilities(probabilities, len(hexagon.DIRECTIONS))

@@ -134,8 +134,8 @@ def _check(policies: Sequence[str], train_hours: float) -> tuple[str, ...]:
 
 
 def _nobody(mapped: Mapped) -> str:
-    found = (f"no user stays within range of a cell: of {mapped.positions:,} positions {mapped.outside:,} are out of "
-             "range")  # fmt: skip
+    counts = f"of {mapped.positions:,} positions {mapped.outside:,} are out of range"
+    found = f"no user stays within range of a cell: {counts}"
     if mapped.alone:
         return f"{found}, {mapped.alone:,} alone in a session, which say nothing of a stay"
     return f"{found}; are trace and cells from the same place?"

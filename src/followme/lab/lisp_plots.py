@@ -45,6 +45,8 @@ def plot_downtimes(found: Downtimes, path: Path) -> None:
         for case, mode, varied in found.series():
             if varied == "target":
                 _downtimes(axes, found, case, mode, varied, less_pause)
+        # Room for the legend above all points.
+        axes.set_ylim(0.0, 1.4 * axes.get_ylim()[1])
         _dress(axes, title, "round trip controller - target, ms", "ms")
     _save(figure, path)
 
@@ -66,7 +68,6 @@ def _downtimes(axes: Axes, found: Downtimes, case: Case, mode: str, varied: str,
     ends = (points[0][0], points[-1][0])
     axes.plot(ends, [line.intercept * 1e3 + line.slope * x for x in ends], "-" if first else "--", color=colour,
               linewidth=1.0)  # fmt: skip
-    axes.set_ylim(bottom=0.0)
 
 
 def plot_sizes(found: Sizes, path: Path) -> None:

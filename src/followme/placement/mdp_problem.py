@@ -47,8 +47,9 @@ class Problem:
     ``stay``: (n, n) sparse, P above, rows sum to one. ``quality``: (n,). ``cost``: a scalar or (n,). ``gamma``: the
     discount of a step, 0 to ``MAX_GAMMA``. ``distance``: (n,) whole numbers from home. ``forced``: (n,), true where
     the service must migrate ("beyond"); home never may. ``alpha``: the reward transformation, ``None`` for none.
-    ``fee``: (n,), not negative, zeros by default. ``classes``: (n,) numbers 0..m-1 of states that look alike by symmetry, 0 for
-    home alone; a hint for speed, whose result is verified on the whole chain. ``ValueError`` says what is wrong.
+    ``fee``: (n,), not negative, zeros by default. ``classes``: (n,) numbers 0..m-1 of states that look alike by
+    symmetry, 0 for home alone; a hint for speed, whose result is verified on the whole chain. ``ValueError`` says
+    what is wrong.
     """
 
     stay: Sparse

@@ -198,8 +198,8 @@ def _dot(one: Floats, other: Floats) -> float:
 def policy_iteration(
     chain: Chain, goes: Bools, most: int, guess: Floats | None = None
 ) -> tuple[Floats, Bools, int]:
-    """From the policy ``goes`` until nothing improves, or ``most`` evaluations: the relative value, the policy, and how
-    many evaluations it took."""
+    """From the policy ``goes`` until nothing improves, or ``most`` evaluations: the relative value, the policy, and
+    how many evaluations it took."""
     value, rough = guess, True
     for iteration in range(1, most + 1):
         value = evaluate(chain, goes, value, rough and iteration < most)

@@ -80,7 +80,8 @@ class PlainHeaders:
         into, out = [], []
         for ip, name in (("ip", "peers4"), ("ip6", "peers6")):
             out.append(f"    {ip} daddr @{name} udp dport {port} @th,64,32 set {_PLAIN:#010x}")
-            into.append(f"    {ip} saddr @{name} udp dport {port} jump gpe")
+        # From anybody: a peer that nothing was sent to yet is in no set. The P bit says which kind it is.
+        into.append(f"    udp dport {port} @th,64,8 & 0x04 == 0 jump gpe")
         # Bytes after UDP's eight: 0..3 flags and nonce, 4..7 instance id and locator status bits, 8.. inner packet.
         # Without the I bit the second word holds locator status bits only: instance 0. The driver drops a packet
         # whose last byte is not 0. The UDP checksum no longer fits then: 0 says that there is none.

@@ -191,6 +191,11 @@ class Itr:
         if record.locators and not locators:
             # The map system sends us its packets, and we do not have it: a loop, if we believed it.
             self._refusals.refuse("mapping to ourselves", eid, now)
+            known = self.cache.find(eid)
+            if known is not None and known[0] == eid and isinstance(known[1].way, Encap):
+                # It was carried away a moment ago, and the map system has not heard of it: the way that we know
+                # is the newer one. It expires as any other.
+                return
             record = replace(record, action=Action.DROP, ttl=0)
         before = self.cache.find(eid)
         left = frozenset() if before is None else frozenset(addresses(before[1]))

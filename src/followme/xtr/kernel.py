@@ -11,11 +11,13 @@ switch from one to the other is one request, with the other route still or alrea
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Protocol
 
 from followme.lisp import EidPrefix
 from followme.system import netns
-from followme.xtr import device, routemsg
+from followme.xtr import device, fastpath, routemsg
+from followme.xtr.fastpath import FastPath
 from followme.xtr.headers import PlainHeaders
 from followme.xtr.routes import MapCacheRoutes
 
@@ -82,6 +84,7 @@ class KernelPlane:
         self._arms = Arms(config.namespace, config.lan, config.host_port)
         self._tables: list[MapCacheRoutes] = []
         self._headers: PlainHeaders | None = None
+        self._fast: FastPath | None = None
         self._punt = 0
         self._plain: set[IPAddress] = set()
 
@@ -97,12 +100,19 @@ class KernelPlane:
         # First, so that the kernel has nothing of its own to say there.
         link = f"link set dev {punt}"
         await netns.ip(self._namespace, [f"{link} addrgenmode none", f"{link} mtu {MTU} up"])
-        self._headers = PlainHeaders(tunnel, [config.up])
         self._plain = {rloc for rloc, header in config.peers.items() if header == "rfc9300"}
         self._punt = self._netlink.index(punt)
-        self._routes, self._armed, self._expected = self._tables = [
-            MapCacheRoutes(tunnel, table=table) for table in (TABLE, ARMS_TABLE, ARRIVALS_TABLE)
-        ]
+        local = next((one.address for one in config.rlocs if isinstance(one.address, IPv4Address)), None)
+        if local is not None:
+            self._fast = await fastpath.ensure(
+                tunnel, lan=config.lan, up=config.up, local_rloc=local,
+                plain=bool(self._plain) or config.header == "rfc9300",
+            )  # fmt: skip
+        self._headers = PlainHeaders(tunnel, [config.up], fastpath=self._fast)
+        # The fast path mirrors the map-cache alone; what an arm says is held back from it.
+        self._routes = MapCacheRoutes(tunnel, table=TABLE, fastpath=self._fast)
+        self._armed, self._expected = (MapCacheRoutes(tunnel, table=one) for one in (ARMS_TABLE, ARRIVALS_TABLE))
+        self._tables = [self._routes, self._armed, self._expected]
         own = {prefix.network for prefix in config.eid_prefixes}
         space = {prefix.network for prefix in config.eid_space}
         for network in sorted(own, key=str):
@@ -177,14 +187,20 @@ class KernelPlane:
     async def arm(self, eid: EidPrefix, mac: bytes, rloc: IPAddress) -> None:
         way = Encap(((rloc, 1),))
         await self.admit(way)
+        if self._fast is not None:
+            self._fast.hold(eid.network)
         self._armed.replace(self._encap(eid, way))
         await self._arms.add(mac)
 
     async def disarm(self, eid: EidPrefix, mac: bytes) -> None:
         await self._arms.remove(mac)
         self._armed.delete(routemsg.Negative(eid.network))
+        if self._fast is not None:
+            self._fast.release(eid.network)
 
     async def close(self, *, leave: bool) -> None:
+        if self._fast is not None and not leave:
+            self._fast.remove()
         if not leave:
             self._netlink.delete_rule(_RULE, TABLE)
             self._netlink.delete_rule(_ARRIVALS_RULE, ARRIVALS_TABLE, self._config.tunnel)
@@ -198,6 +214,8 @@ class KernelPlane:
             await device.remove(self._config.tunnel, namespace=self._namespace)
         for routes in self._tables:
             routes.close()
+        if self._fast is not None:
+            self._fast.close()
         self._netlink.close()
 
     def _unprepared(self, way: Way) -> list[IPAddress]:

@@ -102,7 +102,7 @@ def test_a_users_own_habits_are_shrunk_to_all() -> None:
 def test_nothing_to_learn_from() -> None:
     with pytest.raises(ValueError, match="no handoff to learn from"):
         learn(visits_of((0, "a", 60.0), (1, "b", 60.0)), LINE)
-    with pytest.raises(ValueError, match="no p to learn"):
+    with pytest.raises(ValueError, match="so there is no p: too few training hours"):
         learn_away(visits_of((0, "ab", 60.0)), LINE)
     with pytest.raises(ValueError, match="own_weight"):
         learn(visits_of((0, "ab", 60.0)), LINE).of_user(0, 0.0)
@@ -173,7 +173,8 @@ def test_each_user_has_an_own_table() -> None:
     policy = learned_tables(learn(visits_of(*ways), LINE), COSTS, 1.0)
     goes = [policy.decide(Situation("service", "a", "b", 1, user=name)).migrate for name in ("u0", "u1", "u0")]
     assert goes == [True, False, True]
-    assert policy.decide(Situation("u0", "a", "b", 1, user="u0")) == policy.decide(Situation("u0", "a", "b", 1, user="u0"))
+    asked = Situation("u0", "a", "b", 1, user="u0")
+    assert policy.decide(asked) == policy.decide(asked)
 
 
 def test_p_by_user_and_place() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from followme.analysis import trace as module
+from followme.analysis.cells import read_cells
 from followme.analysis.trace import (
     BEYOND,
     FIELDS,
@@ -97,8 +98,8 @@ def test_rows_are_whole_across_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
     ("text", "complaint"),
     [
         ("", "the file is empty"),
-        ("taxi,t_s,lat\n1,2,3\n", "no column lon; the header has taxi, t_s, lat"),
-        ("id,time,lat,lon\n1,2,3,4\n", "no column taxi or user, t_s; the header has id, time, lat, lon"),
+        ("taxi,t_s,lat\n1,2,3\n", "no column lon; the header has 'taxi, t_s, lat'"),
+        ("id,time,lat,lon\n1,2,3,4\n", "no column taxi or user, t_s; the header has 'id, time, lat, lon'"),
         (HEADER, "there is no user in it: no row below the header"),
         (HEADER + "1,2\n1,x,3,4,5\n1,2,3,400,5\n", f"no user in it: 1 {FIELDS}, 1 {NO_NUMBER}, 1 {OFF_EARTH}"),
         (HEADER + "1" * 70_000, "a line is longer than 65536 bytes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import inf, nan
 from typing import Any
 
@@ -137,7 +138,7 @@ def near_but_dear(policy: str, worth: dict[str, float]) -> dict[str, Any]:
 @pytest.mark.parametrize("policy", ["threshold", "myopic", "mdp", "stay-or-go"])
 async def test_a_place_that_weights_chose_is_judged_by_worths_and_not_by_distance(policy: str) -> None:
     """The machine is at the user's own area, at distance 0; the cheaper data centre is farther."""
-    for worth, goes in ((0.1, True), (0.0, False)):
+    for worth, goes in ((0.1, True), (1e-6, False)):
         one = controller(near_but_dear(policy, {"server_price": worth}), Clocks())
         one.redirect.move("alice", "wlan1", 5, [])
         for name in ("dc1", "dc2"):
@@ -151,7 +152,7 @@ async def test_a_place_that_weights_chose_is_judged_by_worths_and_not_by_distanc
 
 @pytest.mark.parametrize(("policy", "goes"), [("always", True), ("never", False)])
 async def test_always_and_never_mean_what_they_say(policy: str, goes: bool) -> None:
-    one = controller(near_but_dear(policy, {}), Clocks())
+    one = controller(near_but_dear(policy, {"server_price": 0.1}), Clocks())
     one.redirect.move("alice", "wlan1", 5, [])
     assert (decided(one).migrate, decided(one).policy) == (goes, policy)
 
@@ -196,3 +197,21 @@ async def test_what_is_not_possible_is_said_once() -> None:
     for _ in range(3):
         assert not decided(one).migrate
     assert told == ["desktop: not possible: dc2: capacity: 0.5 free, 1 needed"]
+
+
+async def test_a_machine_on_its_way_is_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has it carried: the room at the place that it is bound for is taken already."""
+    data = of()
+    data["networks"][3]["offer"] = {"capacity": 1}
+    one = controller(data, Clocks())
+    situations = one.deciding.situations
+    assert situations is not None
+    binding = one.redirect.bindings["vm"]
+    assert situations._world.place_of("vm") == ("dc1", "dc1")
+    assert situations.free("dc2") == 1.0
+    arriving = dataclasses.replace(binding.here, network="dc2")
+    monkeypatch.setitem(one.redirect.bindings, "vm", dataclasses.replace(binding, arriving=arriving))
+    situations._used_at = -1
+    assert situations._world.place_of("vm") == ("dc1", "dc2")
+    assert situations.free("dc2") == 0.0
+    assert situations._world.place_of("nobody") is None

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,8 @@ from followme.controller import Controller
 from followme.domain import Decision
 from followme.machines import Machines
 from followme.migration.host import MigrationError
+from followme.placement.stay import Gain
+from followme.situations import Question
 from followme.store import Store
 
 from .test_decisions import section
@@ -171,6 +174,45 @@ async def test_who_loses_the_first_place_to_others_gets_the_next_best(task: str)
         assert sorted(world.bound_for.values()) == ["dc2", "dc3", "dc4"]
         assert world.bound_for["vm-carol"] == "dc4"
         assert "dc3 has room for 1 and 2 want to go there now" in world.decisions["carol"].why
+
+
+async def test_an_emergency_gets_the_second_best_before_who_may_stay() -> None:
+    """carol gains all that a sum can be at dc3, which bob, an emergency, needs as his second choice."""
+    urgent: dict[str, Any] = {"task": "emergency"}
+    needs = {"alice": urgent, "bob": urgent, "carol": {"worth": {"server_price": 1e9}}}
+    data = document("always", 1, needs)
+    data["networks"] += [section("wlan3", 7, "access", 7)]
+    for number, price in ((1, 9.0), (3, 1.0), (4, 1.0)):
+        data["networks"][number].setdefault("offer", {})["server_price"] = [[0, price]]
+    async with controlled(data) as world:
+        redirect = world.controller.redirect
+        for user, to in (("alice", "wlan2"), ("bob", "wlan2"), ("carol", "wlan3")):
+            redirect.move(user, to, redirect.bindings[user].here.port, [])
+            world.controller.deciding.follow(next(s for s in world.controller.config.services if s.name == user))
+        await world.settle()
+        assert sorted(world.bound_for) == ["vm-alice", "vm-bob"]
+        assert sorted(world.bound_for.values()) == ["dc2", "dc3"]
+        gathering_ = world.controller.deciding.gathering
+        question = world.controller.deciding._question(world.controller.config.services[2])
+        assert gathering_ is not None
+        assert question is not None
+        dear = replace(question.situation, gain=Gain(1e9, {}, ()))
+        assert gathering_._worth(replace(question, situation=dear)) == gathering.URGENT / 10.0
+
+
+async def test_who_stays_waits_only_for_places_that_are_nearer() -> None:
+    async with running("always", 1) as world:
+        gathering_ = world.controller.deciding.gathering
+        service = world.controller.config.services[0]
+        assert gathering_ is not None
+        stays = Decision("alice", False, "dc1", "dc1", "always", "")
+        for full, waits in ((0.03, False), (0.04, False), (0.02, True), (None, True)):
+            delays = {"dc1": 0.03, "dc2": full}
+            choice = SimpleNamespace(full=frozenset({"dc2"}), ranking=None, delay_s=delays.get)
+            question = cast(Question, SimpleNamespace(service=service, choice=choice))
+            gathering_._waiting.clear()
+            gathering_._wait(gathering._Decided(question, stays), stays)
+            assert ("alice" in gathering_._waiting) is waits, full
 
 
 async def test_what_going_is_worth_is_the_configs_sum() -> None:

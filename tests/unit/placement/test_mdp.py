@@ -135,7 +135,7 @@ def test_a_quality_that_rises_again_far_away_is_seen() -> None:
     assert np.array_equal(ours.migrate, peer.migrate)
     assert not ours.migrate[59]
     assert not ours.migrate[61]
-    assert (ours.threshold, ours.always_from) == (peer.threshold, 61)
+    assert (ours.threshold, ours.always_from) == (peer.threshold, 62)
 
 
 def test_a_tie_is_a_stay() -> None:
@@ -321,3 +321,21 @@ def test_the_printed_table_says_what_the_solutions_say() -> None:
         policy_table(4, ())
     with pytest.raises(ValueError, match="tau nan"):
         policy_table(4, tau=float("nan"))
+
+
+def test_where_the_best_is_not_beside_the_user_it_is_worth_less() -> None:
+    """Against staying, written out: the quality and the value at where the migration leads to."""
+    decisive = 0
+    for k, tau, distance, nearest in product((0.5, 1.0), (0.1, 0.3, 0.5), range(2, 10), range(1, 9)):
+        if nearest >= distance:
+            continue
+        policy = MdpPolicy(thr=10, p=0.4, q0=12.0, k=k, tau=tau, gamma=0.9)
+        quality, value = linear_quality(10, 12.0, k), policy.solution.value
+        stays = sum(
+            chance * (quality[to] + 0.9 * value[to]) for to, chance in ((distance + 1, 0.4), (distance - 1, 0.6))
+        )
+        gain = quality[nearest] - tau * 12.0 + 0.9 * value[nearest] - stays
+        assert abs(gain) > 1e-9
+        assert policy.decide(at(distance, distance_best=nearest)).migrate == (gain > 0.0)
+        decisive += gain < 0.0 < gain + 0.9 * (value[0] - value[nearest])
+    assert decisive > 20, "what the value there is less decides often"

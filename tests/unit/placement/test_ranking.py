@@ -9,7 +9,7 @@ import pytest
 from followme.placement.criteria import CRITERIA, UserClass, Weights
 from followme.placement.facts import CandidateFacts
 from followme.placement.limits import Requirements
-from followme.placement.ranking import Method, rank
+from followme.placement.ranking import Method, Noise, rank
 from followme.placement.tariff import Tariff
 
 BOTH: tuple[Method, ...] = ("weighted-sum", "topsis")
@@ -263,3 +263,19 @@ def test_no_ranking() -> None:
         rank([NEAR], method="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs a name"):
         CandidateFacts("", 1.0)
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_tenth_of_bandwidth_is_noise(method: Method) -> None:
+    """Of two places what is free tells them apart, all of it; only the allowance keeps a service where it is."""
+
+    def best(free: float, noise: Noise) -> str:
+        here = CandidateFacts("here", 4.0, bandwidth_bit_s=100e6)
+        there = CandidateFacts("there", 4.0, bandwidth_bit_s=free)
+        found = rank([here, there], weights=counting(bandwidth=1.0), method=method, current="here", noise=noise)
+        assert found.best is not None
+        return found.best.name
+
+    only = Noise(0.0, 0.0, 0.1, 0.0)
+    assert [best(free, only) for free in (99e6, 101e6, 109e6, 111e6)] == ["here", "here", "here", "there"]
+    assert best(101e6, Noise(0.0, 0.0, 0.0, 0.0)) == "there"
