@@ -17,7 +17,7 @@ from .refusals import Bucket
 
 MAX_PENDING = 1024
 MAX_PER_SOURCE = 64
-MAX_PACKETS = 16
+MAX_PACKETS = 64
 """Packets that wait for one EID."""
 MAX_WAITING_BYTES = 4 << 20
 SOURCE_RATE, SOURCE_BURST = 50.0, 64.0

@@ -172,7 +172,7 @@ def test_a_trace_of_single_positions_is_told_by_its_counts(city: City) -> None:
 
 def test_users_who_stand_still_leave_out_only_what_learns(city: City) -> None:
     areas = make_areas(city.names, city.lat, city.lon)
-    t_s = 60.0 * np.arange(1440)
+    t_s = 60.0 * np.arange(1440, dtype=np.float64)
     still = Trace(("u",), np.zeros(1440, dtype=np.int64), t_s, np.full(1440, city.lat[0]),
                   np.full(1440, city.lon[0]), 1440)  # fmt: skip
     found = compare(still, areas)

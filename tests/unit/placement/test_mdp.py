@@ -87,8 +87,9 @@ def test_tolerance_beyond_the_arithmetic_ends_with_an_honest_bound() -> None:
 def test_a_discount_near_1_does_not_hide_what_actions_differ_by(far: float) -> None:
     """Values grow with 1 / (1 - gamma), what migrating gains does not: +0.0138 at 3 in the limit."""
     problem = line(10, 0.3, 5.0, 1.0 - far, linear_quality(10, 10, 1))
-    for method in ("structure", "policy"):
-        solution = solve(problem, method)  # type: ignore[arg-type]
+    methods: tuple[Method, ...] = ("structure", "policy")
+    for method in methods:
+        solution = solve(problem, method)
         assert solution.threshold == 3
         assert solution.gain[3] == pytest.approx(0.0137615, abs=1e-3 if far > 1e-5 else 1e-5)
     with pytest.raises(ValueError, match="below 1, by 1e-9"):
