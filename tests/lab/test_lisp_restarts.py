@@ -29,8 +29,10 @@ async def scenario() -> AsyncIterator[LispScenario]:
         yield scenario
 
 
-@pytest.mark.parametrize("kill", [False, True], ids=["term", "kill"])
-@pytest.mark.parametrize("daemon", ["mapserver", "dc1", "dc2", "wlan1", "wlan2"])
+@pytest.mark.parametrize(
+    ("daemon", "kill"),
+    [("mapserver", True), ("dc1", False), ("dc1", True), ("dc2", True), ("wlan1", True), ("wlan2", False)],
+)
 async def test_a_daemon_is_started_again(scenario: LispScenario, daemon: str, kill: bool) -> None:
     """Nothing is lost while it is down and comes up, and the machine follows the next move."""
     await home(scenario)
