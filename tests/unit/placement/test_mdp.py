@@ -92,6 +92,8 @@ def test_a_discount_near_1_does_not_hide_what_actions_differ_by(far: float) -> N
         solution = solve(problem, method)
         assert solution.threshold == 3
         assert solution.gain[3] == pytest.approx(0.0137615, abs=1e-3 if far > 1e-5 else 1e-5)
+    with pytest.raises(ValueError, match=r"fee -5.0 must be finite and not negative"):
+        line(10, 0.3, 5.0, 0.9, linear_quality(10, 10, 1), home_fee=-5.0)
     with pytest.raises(ValueError, match="below 1, by 1e-9"):
         line(10, 0.3, 5.0, 1.0 - 1e-10, linear_quality(10, 10, 1))
 
