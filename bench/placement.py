@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from bench.figures import Figure, Say
-from followme import config
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.controllers.openflow.controller import Controller
 from followme.openflow import PacketOut
 from followme.placement import batch
 from followme.placement.assignment import assign

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import load
-from followme import config
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.controllers.openflow.controller import Controller
 from followme.domain import mac_text
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from followme import config
-from followme.daemon import hosts_of
+from followme.config import openflow as config
+from followme.controllers.openflow.startup import spec_of
+from followme.controllers.serve import hosts_of
 from followme.lab.document import MACHINE, ScenarioConfig, document
 from followme.lab.guest import READY, build_guest
 from followme.lab.meter import Meter
@@ -25,7 +26,6 @@ from followme.lab.topology import Lab
 from followme.migration.host import MigrationError
 from followme.migration.monitor import Monitor
 from followme.migration.qemu import Qemu
-from followme.startup import spec_of
 from followme.store import Store
 from followme.system import needs
 from followme.system.process import Child

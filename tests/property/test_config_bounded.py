@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from followme.config import Config, check, load
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
+from followme.config.openflow import Config, check, load
 
 SEED: dict[str, Any] = {
     "networks": [{

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from followme import config_lisp
 from followme.agent import config as agent_config
-from followme.config_yaml import ConfigError
+from followme.config import lisp as config_lisp
+from followme.config.document import ConfigError
 from followme.mapsystem import config as mapserver_config
 from followme.placement.settings import chooser_of, policy_of
 

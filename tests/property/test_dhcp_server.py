@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from followme.config import DhcpSection
+from followme.config.openflow import DhcpSection
 from followme.domain import Network, NetworkKind, Node, NodeKind
 from followme.mobility.dhcp import DhcpResult, DhcpServer
 from followme.mobility.locations import LocationManager, usable

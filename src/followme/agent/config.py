@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config_fields import Address, FilePath, IpField, MacField, Name, Number
-from followme.config_yaml import ConfigError, Section, read, validate
+from followme.config.document import ConfigError, Section, read, validate
+from followme.config.fields import Address, FilePath, IpField, MacField, Name, Number
 from followme.xtr.config import RouterConfig
 from followme.xtr.config import check as check_router
 

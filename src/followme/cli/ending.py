@@ -22,7 +22,7 @@ def failed(text: str) -> NoReturn:
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what may go wrong on a healthy program becomes one line and exit code 1."""
-    from followme.config_keys import KeyFileError
+    from followme.config.keys import KeyFileError
     from followme.continuity.southbound import SwitchError
     from followme.lab.client import DhcpError
     from followme.lab.guest import GuestError

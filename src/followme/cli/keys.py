@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from followme.agent.config import AgentConfig
-from followme.config_keys import KeyFileError, read_key
-from followme.config_lisp import LispConfig
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
+from followme.config.keys import KeyFileError, read_key
+from followme.config.lisp import LispConfig
 from followme.remote.keys import MIN_KEY
 from followme.xtr.config import MIN_KEY_BYTES
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from followme import __version__
-from followme.config_yaml import ConfigError, read
+from followme.config.document import ConfigError, read
 
 from .ending import run
 
@@ -32,7 +32,7 @@ def add(app: typer.Typer) -> None:
 
 def controller(config_file: Annotated[Path, _file("controller.yaml")], verbose: Verbose = False) -> None:
     """Run the controller, for OpenFlow switches or LISP sites (``plane: lisp``), until SIGINT or SIGTERM."""
-    from followme import daemon
+    from followme.controllers import serve as daemon
 
     config = _checked(lambda: _controller_config(config_file))
     _log(verbose)
@@ -96,7 +96,8 @@ def _agent_config(path: Path, data: dict[str, Any]) -> Any:
 
 
 def _controller_config(path: Path, data: dict[str, Any] | None = None) -> Any:
-    from followme import config, config_lisp
+    from followme.config import lisp as config_lisp
+    from followme.config import openflow as config
     from followme.placement.settings import chooser_of, policy_of
 
     from .keys import check_keys

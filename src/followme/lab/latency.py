@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from followme.events import Happening
+from followme.controllers.events import Happening
 from followme.lab.meter import Meter
 from followme.lab.pinger import Ping, Pinger
 from followme.lab.stage import Stage

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from followme.controllers.events import Happening
 from followme.domain import Migration, MigrationState
-from followme.events import Happening
 from followme.lab.document import MACHINE
 from followme.lab.lisp_document import LispScenarioConfig
 from followme.lab.lisp_plan import LispLabConfig

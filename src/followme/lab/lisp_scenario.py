@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from followme import config_lisp
 from followme.agent.config import CONTROL_PORT
+from followme.config import lisp as config_lisp
+from followme.controllers.events import Happening
 from followme.controllers.lisp.controller import LispController
-from followme.events import Happening
 from followme.lab import lisp_document
 from followme.lab.base import Host
 from followme.lab.document import MACHINE, USER

@@ -14,11 +14,11 @@ from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Self
 
-from followme import config
-from followme.controller import Controller
-from followme.daemon import hosts_of
+from followme.config import openflow as config
+from followme.controllers.events import Happening
+from followme.controllers.openflow.controller import Controller
+from followme.controllers.serve import hosts_of
 from followme.domain import Network
-from followme.events import Happening
 from followme.lab.base import Host
 from followme.lab.client import dhcp
 from followme.lab.document import MACHINE, SERVICE, USER, ScenarioConfig, document

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from followme.events import Happening
+from followme.controllers.events import Happening
 from followme.lab.base import Host
 from followme.migration.mover import Result
 

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from followme.events import Happening, Step
+from followme.controllers.events import Happening, Step
 from followme.migration.mover import Result
 from followme.migration.transfer import TransferProgress
 

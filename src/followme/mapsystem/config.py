@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from followme.config_fields import FilePath, IpField, Name, Number
-from followme.config_keys import MAX_KEY_BYTES, read_key
-from followme.config_yaml import ConfigError, Section, read, validate
+from followme.config.document import ConfigError, Section, read, validate
+from followme.config.fields import FilePath, IpField, Name, Number
+from followme.config.keys import MAX_KEY_BYTES, read_key
 from followme.lisp import CONTROL_PORT, MAX_INSTANCE_ID, Action, EidPrefix
 
 from .answers import Negative

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from followme.config import DhcpSection
+from followme.config.openflow import DhcpSection
 from followme.domain import Mac, Network, Node, NodeKind
 from followme.mobility.locations import LocationManager, usable
 from followme.packets import (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from followme.config_yaml import short
+from followme.config.document import short
 
 from .learned import LearnedTables
 from .learned_line import LearnedLine

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import TypeVar
 
-from followme.config import Config, NetworkSection
-from followme.config_lisp import LispConfig, SiteSection
-from followme.config_placement import NeedsSection, OfferSection, WeightsSection
-from followme.config_yaml import ConfigError, short
+from followme.config.document import ConfigError, short
+from followme.config.lisp import LispConfig, SiteSection
+from followme.config.openflow import Config, NetworkSection
+from followme.config.placement import NeedsSection, OfferSection, WeightsSection
 from followme.domain import NetworkKind
 
 from .chooser import Chooser, Needs

@@ -7,8 +7,8 @@ import hmac
 import secrets
 from pathlib import Path
 
-from followme.config_keys import MAX_KEY_BYTES as MAX_KEY
-from followme.config_keys import KeyFileError, read_key
+from followme.config.keys import MAX_KEY_BYTES as MAX_KEY
+from followme.config.keys import KeyFileError, read_key
 
 __all__ = ["MAX_KEY", "MIN_KEY", "Key", "KeyFileError", "load_key"]
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from followme.config_fields import FilePath, IpField, MacField, Name, Number
-from followme.config_keys import read_key
-from followme.config_yaml import ConfigError, Section, read, validate
+from followme.config.document import ConfigError, Section, read, validate
+from followme.config.fields import FilePath, IpField, MacField, Name, Number
+from followme.config.keys import read_key
 from followme.lisp import HMAC_SHA_256_128, UNUSABLE, EidPrefix, Locator
 
 from .lanfilter import MAX_RANGES

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from followme.agent.config import check, load
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
 
 SECRET = "not to be seen"
 RIGHT: dict[str, Any] = {

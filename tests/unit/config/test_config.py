@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from followme.config import check, load
-from followme.config_yaml import MAX_FILE_BYTES, ConfigError
+from followme.config.document import MAX_FILE_BYTES, ConfigError
+from followme.config.openflow import check, load
 from followme.domain import NodeKind, mac_bytes
 
 from .document import GONE, RIGHT, Key, changed, keys, sections, text

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from followme.config_lisp import check, load
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
+from followme.config.lisp import check, load
 from followme.domain import NetworkKind, NodeKind
 from followme.placement.settings import chooser_of, policy_of
 

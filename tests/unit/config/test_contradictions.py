@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from followme.config import check
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
+from followme.config.openflow import check
 
 from .document import GONE, RIGHT, Key, changed
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import yaml
 
-from followme import config
-from followme.config_yaml import ConfigError
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.config.document import ConfigError
+from followme.controllers.openflow.controller import Controller
 from followme.domain import Decision, Placement
 from followme.placement.learned import LearnedTables
 from followme.placement.learned_file import save_learned

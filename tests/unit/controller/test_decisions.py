@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from followme import config
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.controllers.events import Happening
+from followme.controllers.openflow.controller import Controller
+from followme.controllers.openflow.machines import Machines
 from followme.domain import Decision, Placement, mac_bytes
-from followme.events import Happening
-from followme.machines import Machines
 from followme.migration.host import MigrationError
 from followme.openflow import Match, PacketIn, Port, PortStatus
 from followme.openflow.constants import OFP_NO_BUFFER, OFPPR_DELETE, OFPR_NO_MATCH

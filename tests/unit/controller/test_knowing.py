@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from followme import config
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.controllers.openflow.controller import Controller
 from followme.domain import Decision
 from followme.migration.mover import Result
 from followme.openflow import Port, PortStatus

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from followme import machines as module
+from followme.controllers.openflow import machines as module
 from followme.domain import Placement
 from followme.store import Store, StoreError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from followme import config
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.controllers.openflow.controller import Controller
 from followme.domain import Node, NodeKind, Placement, mac_bytes
 from followme.store import Store
 

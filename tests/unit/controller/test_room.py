@@ -12,13 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from followme import config, gathering
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.controllers import gathering
+from followme.controllers.openflow.controller import Controller
+from followme.controllers.openflow.machines import Machines
+from followme.controllers.situations import Question
 from followme.domain import Decision
-from followme.machines import Machines
 from followme.migration.host import MigrationError
 from followme.placement.stay import Gain
-from followme.situations import Question
 from followme.store import Store
 
 from .test_decisions import section

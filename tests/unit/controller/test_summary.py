@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from followme import config, controller
-from followme.controller import Controller
+from followme.config import openflow as config
+from followme.controllers.openflow import controller
+from followme.controllers.openflow.controller import Controller
 from followme.openflow import Match, PacketIn
 from followme.openflow.constants import OFP_NO_BUFFER, OFPR_NO_MATCH
 from followme.packets import arp_request_frame

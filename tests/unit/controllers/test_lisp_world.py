@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from followme.config_lisp import check
+from followme.config.lisp import check
 from followme.controllers.lisp.places import Places
 from followme.controllers.lisp.sites import Site
 from followme.controllers.lisp.world import LispWorld
+from followme.controllers.situations import Situations
 from followme.lisp import EidPrefix, Locator, MappingRecord
 from followme.migration.mover import Result
 from followme.placement.settings import chooser_of, policy_of
 from followme.remote.channel import ChannelError
 from followme.remote.keys import Key
-from followme.situations import Situations
 
 from ..config.document import changed
 from ..config.lisp_document import LISP

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from followme.config_lisp import LispConfig, check
+from followme.config.lisp import LispConfig, check
 from followme.controllers.lisp.places import Moved, Places
 from followme.lisp import EidPrefix, Lcaf, Locator, MappingRecord
 

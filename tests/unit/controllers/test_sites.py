@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from followme.config_lisp import SiteSection, check
+from followme.config.lisp import SiteSection, check
 from followme.controllers.lisp import sites
 from followme.controllers.lisp.sites import Site
 from followme.remote.channel import ChannelError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from followme.controllers.events import Happening
 from followme.domain import Migration, MigrationState
-from followme.events import Happening
 from followme.lab.lisp_downtime import stops
 from followme.migration.mover import Result
 

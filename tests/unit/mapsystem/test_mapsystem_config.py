@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
 from followme.lisp import Action
 from followme.mapsystem.config import check, load
 

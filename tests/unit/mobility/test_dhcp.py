@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from followme.config import DhcpSection
+from followme.config.openflow import DhcpSection
 from followme.domain import Network, Node
 from followme.mobility.dhcp import DECLINED_S, FULL_S, OFFER_S, DhcpResult, DhcpServer
 from followme.mobility.locations import LocationManager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from ipaddress import IPv4Address
 
-from followme.config import DhcpSection
+from followme.config.openflow import DhcpSection
 from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
 from followme.domain import Attachment, Mac, Network, Node, NodeKind, Placement, mac_bytes

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from followme.config import Config, check
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
+from followme.config.openflow import Config, check
 from followme.placement.learned_file import save_learned
 from followme.placement.learned_line import LearnedLine
 from followme.placement.settings import chooser_of, policy_of

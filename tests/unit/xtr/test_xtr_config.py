@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from followme.config_yaml import ConfigError
+from followme.config.document import ConfigError
 from followme.xtr.config import check, load
 from followme.xtr.errors import DataPlaneError
 from followme.xtr.residents import Resident

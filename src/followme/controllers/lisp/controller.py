@@ -17,14 +17,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from followme.config_keys import read_key
-from followme.config_lisp import LispConfig
+from followme.config.keys import read_key
+from followme.config.lisp import LispConfig
+from followme.controllers.deciding import Deciding
+from followme.controllers.events import Watchers
 from followme.controllers.lisp.places import Places
 from followme.controllers.lisp.sites import MakeSocket, Site
 from followme.controllers.lisp.world import LispWorld
-from followme.deciding import Deciding
+from followme.controllers.situations import Situations
 from followme.domain import Migration, MigrationState, NetworkKind, Node, NodeKind, Service
-from followme.events import Watchers
 from followme.lisp import EidPrefix, MappingRecord
 from followme.mapsystem.client import MapClient
 from followme.mapsystem.subscriber import MapSystemError, Subscriber
@@ -34,7 +35,6 @@ from followme.migration.transfer import TransferProgress
 from followme.placement.settings import chooser_of, policy_of
 from followme.remote.channel import ChannelError
 from followme.remote.keys import load_key
-from followme.situations import Situations
 
 log = logging.getLogger(__name__)
 

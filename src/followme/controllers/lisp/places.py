@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from followme.config_lisp import SiteSection
+from followme.config.lisp import SiteSection
 from followme.domain import Node
 from followme.lisp import EidPrefix, MappingRecord
 

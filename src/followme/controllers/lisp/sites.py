@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from followme.config_lisp import SiteSection
+from followme.config.lisp import SiteSection
 from followme.remote.channel import ChannelError
 from followme.remote.client import Client, Refused, Stream
 from followme.remote.keys import Key

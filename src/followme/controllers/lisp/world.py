@@ -7,12 +7,12 @@ from math import nan
 
 import numpy as np
 
-from followme.config_lisp import LispConfig
+from followme.config.lisp import LispConfig
 from followme.controllers.lisp.places import Places
 from followme.controllers.lisp.sites import Site
+from followme.controllers.situations import Floats
 from followme.domain import NetworkKind
 from followme.migration.mover import Result
-from followme.situations import Floats
 
 
 class LispWorld:

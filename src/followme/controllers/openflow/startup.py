@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from followme.config import MachineSection
+from followme.config.openflow import MachineSection
 from followme.continuity.southbound import SwitchError
 from followme.domain import Migration, MigrationState, Placement
 from followme.migration.host import Host, MachineSpec, MigrationError
@@ -23,7 +23,7 @@ from followme.store import Store, StoreError
 from followme.system.process import ProcessError
 
 if TYPE_CHECKING:
-    from followme.machines import Machines
+    from followme.controllers.openflow.machines import Machines
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from followme.controllers.events import Watchers
+from followme.controllers.gathering import Gathering
+from followme.controllers.situations import Question, Situations
 from followme.domain import Decision, Service
-from followme.events import Watchers
-from followme.gathering import Gathering
 from followme.migration.host import MigrationError
 from followme.placement import Always, Never, Policy, Situation, policy_named
 from followme.placement.stay_policy import StayOrGo
-from followme.situations import Question, Situations
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config import PolicySection, ServiceSection
-from followme.config_fields import Address, FilePath, IpField, MacField, Name, Number, Prefix
-from followme.config_placement import OfferSection
-from followme.config_yaml import ConfigError, Section, read, validate
+from followme.config.document import ConfigError, Section, read, validate
+from followme.config.fields import Address, FilePath, IpField, MacField, Name, Number, Prefix
+from followme.config.openflow import PolicySection, ServiceSection
+from followme.config.placement import OfferSection
 from followme.domain import NetworkKind, Node, NodeKind, Service, mac_text
 
 PAGE = "docs/lisp.md"

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config_fields import Address, Datapath, FilePath, MacField, Name, Number, NumberOrText, Port, Prefix
-from followme.config_placement import NeedsSection, OfferSection
-from followme.config_yaml import ConfigError, Section, read, validate
+from followme.config.document import ConfigError, Section, read, validate
+from followme.config.fields import Address, Datapath, FilePath, MacField, Name, Number, NumberOrText, Port, Prefix
+from followme.config.placement import NeedsSection, OfferSection
 from followme.domain import Network, NetworkKind, Node, NodeKind, Service, mac_text
 
 MAX_SOCKET_PATH = 107

@@ -18,24 +18,24 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from followme.config import Config
+from followme.config.openflow import Config
 from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Handlers, Southbound, SwitchError
-from followme.deciding import Deciding
+from followme.controllers.deciding import Deciding
+from followme.controllers.events import Watchers
+from followme.controllers.openflow.machines import Machines
+from followme.controllers.openflow.world import OpenFlowWorld
+from followme.controllers.situations import Situations
 from followme.domain import Attachment, Mac, Network, Node, NodeKind, Placement, Service
-from followme.events import Watchers
-from followme.machines import Machines
 from followme.migration.host import Host
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager
 from followme.mobility.watcher import Watcher
 from followme.openflow import Port, PortStatus
-from followme.openflow_world import OpenFlowWorld
 from followme.placement.prober import PathProber
 from followme.placement.settings import chooser_of, policy_of
 from followme.placement.uplinks import UplinkMeter
-from followme.situations import Situations
 from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from followme.config_fields import Moment, Name, Number
+from followme.config.fields import Moment, Name, Number
 
 Share = Annotated[Number, Field(ge=0.0)]
 Tier = Annotated[tuple[Share, Share], Field(description="from this quantity on, price of a unit")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from followme.continuity.redirect import Redirect
+from followme.controllers.openflow.machines import Machines
+from followme.controllers.situations import Floats
 from followme.domain import Network, NetworkKind
-from followme.machines import Machines
 from followme.placement.prober import PathProber
 from followme.placement.uplinks import UplinkMeter
-from followme.situations import Floats
 
 
 class OpenFlowWorld:

@@ -9,7 +9,7 @@ from followme.migration.transfer import TransferProgress
 from followme.store import StoreError
 
 if TYPE_CHECKING:
-    from followme.machines import Machines
+    from followme.controllers.openflow.machines import Machines
 
 
 class RedirectHooks:

@@ -10,11 +10,11 @@ import logging
 import signal
 from pathlib import Path
 
-from followme.config import Config
-from followme.config_lisp import LispConfig
-from followme.controller import Controller
+from followme.config.lisp import LispConfig
+from followme.config.openflow import Config
+from followme.controllers.events import Happening
 from followme.controllers.lisp.controller import LispController
-from followme.events import Happening
+from followme.controllers.openflow.controller import Controller
 from followme.migration.host import Host
 from followme.system import needs, netns
 from followme.system.process import ProcessError, run

@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from followme.config import Config
+from followme.config.openflow import Config
 from followme.continuity.pipeline import Priority, Table
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import SwitchError
+from followme.controllers.events import Watchers
+from followme.controllers.openflow.hooks import RedirectHooks
+from followme.controllers.openflow.startup import Startup
 from followme.domain import Migration, MigrationState, Node, Placement
-from followme.events import Watchers
-from followme.hooks import RedirectHooks
 from followme.migration.host import Host, MigrationError
 from followme.migration.mover import MachineMover, Options, Result
 from followme.migration.qemu import Qemu
-from followme.startup import Startup
 from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)

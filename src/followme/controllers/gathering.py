@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from followme.controllers.situations import Question, Situations
 from followme.domain import Decision, Service
 from followme.placement.stay_policy import StayOrGo
 from followme.placement.together import Want, crowded, share_out
-from followme.situations import Question, Situations
 
 WINDOW_S = 0.02
 """How long a decision waits for others: far less than a migration takes, far more than a switch's turn."""

@@ -1,0 +1,1 @@
+"""The controller of OpenFlow switches and of the hypervisors on its machine."""
