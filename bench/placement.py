@@ -143,7 +143,7 @@ def _one(rounds: int, say: Say) -> list[Figure]:
         controller = _controller(needs, policy)
         services = itertools.cycle(controller.config.services)
         goes = [controller.deciding.decide(service) for service in controller.config.services]
-        spent = _median_us(lambda one=controller, due=services: one.decide(next(due)), rounds)  # type: ignore[misc]
+        spent = _median_us(lambda one=controller, due=services: one.deciding.decide(next(due)), rounds)  # type: ignore[misc]
         say(f"{what}: {sum(one.migrate for one in goes if one is not None)} of {len(goes)} go")
         found.append(Figure(
             f"Controller.decide among {CENTRES}: {what}", "us", spent, limit, "a bare weighted sum", spent / limit,
