@@ -7,7 +7,6 @@ be ended and started again (``restart``), by which the lab shows that the kernel
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -16,8 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from followme.agent.config import CONTROL_PORT
 from followme.config import lisp as config_lisp
@@ -26,9 +24,10 @@ from followme.controllers.lisp.controller import LispController
 from followme.lab import lisp_document
 from followme.lab.base import Host
 from followme.lab.document import MACHINE, USER
-from followme.lab.guest import READY, GuestImage, build_guest
+from followme.lab.guest import GuestImage, build_guest
 from followme.lab.lisp_document import Keys, LispScenarioConfig
 from followme.lab.lisp_topology import LispLab
+from followme.lab.running import RunningLab, guest_ready
 from followme.migration.mover import Result
 from followme.system import needs
 from followme.system.netns import socket_in
@@ -36,7 +35,6 @@ from followme.system.process import Child, run
 
 DAEMONS_START_S = 60.0
 """An agent starts its machines before it serves: QEMU's own start is in it."""
-GUEST_BOOTS_S = 60.0
 STOP_S = 10.0
 MOVE_S = 10.0
 """How long the map server may take to say where a user is."""
@@ -44,29 +42,15 @@ PEER_HOST_NUMBER = 11
 MAP_SERVER = "mapserver"
 
 
-class LispScenario:
+class LispScenario(RunningLab):
     """``async with LispScenario(...) as scenario``: everything runs, the machine at dc1, the client nowhere yet."""
 
     plane = "lisp"
 
     def __init__(self, settings: LispScenarioConfig | None = None) -> None:
+        super().__init__()
         self.settings = settings or LispScenarioConfig()
-        self.happenings: list[Happening] = []
-        self._exit = contextlib.AsyncExitStack()
         self._daemons: dict[str, Child] = {}
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._exit.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._exit.aclose()
 
     async def _start(self) -> None:
         self.image: GuestImage = await build_guest()
@@ -146,19 +130,8 @@ class LispScenario:
             await asyncio.gather(ready, *ends, return_exceptions=True)
 
     async def _guest_ready(self) -> None:
-        """The guest prints a line on its serial console when its service runs."""
         serial = self.lab.hosts["dc1"].run_dir / f"{MACHINE}@dc1.serial"
-        try:
-            async with asyncio.timeout(GUEST_BOOTS_S):
-                while not (serial.exists() and READY.encode() in serial.read_bytes()):
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            tail = serial.read_text(errors="replace")[-500:] if serial.exists() else "(nothing)"
-            said = self._daemons["dc1"].stderr_tail[-1500:]
-            raise RuntimeError(
-                f"machine {MACHINE} did not boot within {GUEST_BOOTS_S:g} s; its console says: {tail}; its agent: "
-                f"{said}"
-            ) from None
+        await guest_ready(MACHINE, serial, f"; its agent: {self._daemons['dc1'].stderr_tail[-1500:]}")
 
     def _udp_socket(self) -> socket.socket:
         sock = socket_in(self.lab.controller_namespace, socket.AF_INET, socket.SOCK_DGRAM)

@@ -6,13 +6,9 @@ listening socket is in the switches' namespace.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
-from types import TracebackType
-from typing import Self
 
 from followme.config import openflow as config
 from followme.controllers.events import Happening
@@ -22,8 +18,9 @@ from followme.domain import Network
 from followme.lab.base import Host
 from followme.lab.client import dhcp
 from followme.lab.document import MACHINE, SERVICE, USER, ScenarioConfig, document
-from followme.lab.guest import READY, GuestImage, build_guest
+from followme.lab.guest import GuestImage, build_guest
 from followme.lab.plan import FIRST_HOST_PORT
+from followme.lab.running import RunningLab, guest_ready
 from followme.lab.topology import Lab
 from followme.migration.mover import Result
 from followme.store import Store
@@ -32,31 +29,16 @@ from followme.system.netns import socket_in
 __all__ = ["MACHINE", "SERVICE", "USER", "Scenario", "ScenarioConfig"]
 
 SWITCHES_CONNECT_S = 20.0
-GUEST_BOOTS_S = 60.0
 
 
-class Scenario:
+class Scenario(RunningLab):
     """``async with Scenario(...) as scenario``: everything runs, the machine at dc1, the client nowhere yet."""
 
     plane = "openflow"
 
     def __init__(self, settings: ScenarioConfig | None = None) -> None:
+        super().__init__()
         self.settings = settings or ScenarioConfig()
-        self.happenings: list[Happening] = []
-        self._exit = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._exit.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._exit.aclose()
 
     async def _start(self) -> None:
         self.image: GuestImage = await build_guest()
@@ -83,18 +65,8 @@ class Scenario:
         return sock
 
     async def _guest_ready(self) -> None:
-        """The guest prints a line on its serial console when its service runs."""
         for name, qemu in self.controller.machines.running.items():
-            serial = qemu.host.file(name, "serial")
-            try:
-                async with asyncio.timeout(GUEST_BOOTS_S):
-                    while not (serial.exists() and READY.encode() in serial.read_bytes()):
-                        await asyncio.sleep(0.05)
-            except TimeoutError:
-                tail = serial.read_text(errors="replace")[-500:] if serial.exists() else "(nothing)"
-                raise RuntimeError(
-                    f"machine {name} did not boot within {GUEST_BOOTS_S:g} s; its console says: {tail}"
-                ) from None
+            await guest_ready(name, qemu.host.file(name, "serial"))
 
     def network(self, name: str) -> Network:
         return self.lab.network(name)

@@ -1,0 +1,54 @@
+"""A lab at work, however sessions are kept in it: entered, left, and waited for until its guests serve."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from followme.controllers.events import Happening
+from followme.lab.guest import READY
+
+GUEST_BOOTS_S = 60.0
+
+
+class RunningLab(ABC):
+    """``async with`` it: everything runs. What is pushed on ``_exit`` is undone at the end, however that comes."""
+
+    def __init__(self) -> None:
+        self.happenings: list[Happening] = []
+        self._exit = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._exit.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._exit.aclose()
+
+    @abstractmethod
+    async def _start(self) -> None:
+        """Start everything."""
+
+
+async def guest_ready(machine: str, serial: Path, said: str = "") -> None:
+    """Wait for the line that the guest prints on its serial console when its service runs; ``RuntimeError`` has
+    the console's last words, and what else was ``said`` of it."""
+    try:
+        async with asyncio.timeout(GUEST_BOOTS_S):
+            while not (serial.exists() and READY.encode() in serial.read_bytes()):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        tail = serial.read_text(errors="replace")[-500:] if serial.exists() else "(nothing)"
+        raise RuntimeError(
+            f"machine {machine} did not boot within {GUEST_BOOTS_S:g} s; its console says: {tail}{said}"
+        ) from None
