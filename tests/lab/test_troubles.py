@@ -85,6 +85,32 @@ async def test_a_store_that_fails_at_the_flip(failures: int, monkeypatch: pytest
         assert await machines.running[MACHINE].status() == "running"
 
 
+async def not_yet(self: Handover, timeout: float) -> None:
+    """In the place of ``Handover.go``: the target is told by ``resume`` only."""
+
+
+async def test_what_fails_once_the_target_runs_takes_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Scenario(ScenarioConfig(policy="never")) as scenario:
+        await scenario.lab.move_client("wlan2")
+        machines, resume = scenario.controller.machines, Handover.resume
+
+        async def late(self: Handover) -> None:
+            await resume(self)
+            self.resumed_at = None  # as if it had failed before it was noted
+            raise MigrationError("nobody heard that it runs")
+
+        monkeypatch.setattr(Handover, "resume", late)
+        async with Pinger(scenario.lab.client.namespace, scenario.machine_identifier) as pinger:
+            await asyncio.sleep(0.3)
+            with pytest.raises(MigrationError, match="nobody heard"):
+                await machines.carry(MACHINE, "dc2")
+            await until(lambda: place(scenario) == "dc2", "the migration is finished after all")
+            await asyncio.sleep(0.5)
+        assert not pinger.lost
+        await until(lambda: scenario.store.unfinished_migrations() == (), "the saga is over")
+        assert await machines.running[MACHINE].status() == "running"
+
+
 async def test_a_full_disk_does_not_keep_the_traffic_at_a_target_that_failed(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +130,8 @@ async def test_a_full_disk_does_not_keep_the_traffic_at_a_target_that_failed(
             raise MigrationError("the target cannot go on")
 
         monkeypatch.setattr(scenario.store, "put_placement", put_placement)
+        # Before the target is told to run: once it runs there is no way back.
+        monkeypatch.setattr(Handover, "go", not_yet)
         monkeypatch.setattr(Handover, "resume", fail)
         async with Pinger(scenario.lab.client.namespace, scenario.machine_identifier) as pinger:
             await asyncio.sleep(0.3)
@@ -128,6 +156,8 @@ async def test_a_migration_that_fails_right_before_the_target_runs_loses_nothing
             await asyncio.sleep(0.1)  # frames wait at the target
             raise MigrationError("the target cannot go on")
 
+        # Before the target is told to run: once it runs there is no way back.
+        monkeypatch.setattr(Handover, "go", not_yet)
         monkeypatch.setattr(Handover, "resume", fail)
         async with Pinger(scenario.lab.client.namespace, scenario.machine_identifier) as pinger:
             await asyncio.sleep(0.3)

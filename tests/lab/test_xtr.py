@@ -28,7 +28,7 @@ from followme.system.process import run
 from followme.xtr import residents
 from followme.xtr.config import check
 from followme.xtr.outputs import Departed, Event, LocatorState, Redirected
-from followme.xtr.router import TunnelRouter
+from followme.xtr.router import RouterError, TunnelRouter
 
 PROBLEMS = needs.check((*LispLab.NEEDS, needs.Need.VXLAN_GPE))
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(bool(PROBLEMS), reason="; ".join(PROBLEMS))]
@@ -335,13 +335,6 @@ async def test_plain_headers_by_name_and_by_default(world: World) -> None:
     assert set(headers[True]) == {b"\x08\x00\x00\x00"}
 
 
-async def test_where_an_eid_is(world: World) -> None:
-    router = world.routers["wlan1"]
-    assert await router.lookup(IPv4Address("10.1.0.20")) == (world.lab.site("dc1").rloc,)
-    assert await router.lookup(IPv4Address("10.9.0.1")) == ()
-    assert await router.lookup(IPv4Address("10.3.0.1")) == (world.lab.site("wlan1").rloc,)
-
-
 async def test_a_crash_right_after_the_switch_does_not_take_the_machine_back(world: World) -> None:
     """The state file is of before the switch; the kernel's route is of after it."""
     lab, router = world.lab, world.routers["dc1"]
@@ -364,6 +357,24 @@ async def test_a_crash_right_after_the_switch_does_not_take_the_machine_back(wor
     assert (await world.start("dc1")).local(eid)
 
 
+async def test_a_second_router_changes_nothing_of_the_first(world: World, tmp_path: Path) -> None:
+    """Neither with the same state, nor with one of its own and other devices, but the same locator."""
+    site = world.lab.site("wlan1")
+
+    async def kernel() -> list[str]:
+        shown = (["rule"], ["route", "show", "table", "4341"], ["-o", "link"])
+        return [await run(["ip", "-n", site.namespace, *what]) for what in shown]
+
+    before = await kernel()
+    other = {"punt": "other-punt", "tunnel": "other0"}
+    for more, why in ((other, "held by another"), ({**other, "state_dir": str(tmp_path / "other")}, "another xTR")):
+        with pytest.raises(RouterError, match=why):
+            await TunnelRouter(world.config("wlan1", **more)).start()
+    assert await kernel() == before
+    await world.lab.move_client("wlan1")
+    assert await pings(world.lab.client, "10.1.0.20") == 1
+
+
 async def test_leaving_for_good_leaves_nothing(world: World) -> None:
     site = world.lab.site("wlan2")
     await world.lab.move_client("wlan2")
@@ -375,5 +386,3 @@ async def test_leaving_for_good_leaves_nothing(world: World) -> None:
     assert "lisp" not in links
     system: MapSystem = world.system  # type: ignore[attr-defined]
     await until(lambda: system.core.registry.table.get(EidPrefix.of("10.3.0.10/32")) is None)
-
-

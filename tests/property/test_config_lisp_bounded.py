@@ -44,7 +44,7 @@ AGENT: dict[str, Any] = {
         "bridge": "br0", "uplink": "up", "management_address": "192.0.2.26", "run_dir": "/run/x", "images": ["/i"],
     },
     "machines": [{
-        "name": "vm", "mac": "02:00:00:00:00:01", "address": "10.1.0.5", "kernel": "/k", "initrd": "/i",
+        "name": "vm", "mac": "02:00:00:00:00:01", "address": "10.1.0.5", "kernel": "/i/k", "initrd": "/i/i",
     }],
     "migration": {"max_pause_ms": 100},
 }  # fmt: skip

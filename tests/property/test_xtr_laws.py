@@ -158,7 +158,10 @@ def test_the_table_is_a_longest_match(changes: list[tuple[EidPrefix, bool]], pro
 
 @given(st.lists(st.floats(0, 1e6), max_size=50), st.floats(0, 1e6))
 def test_nonces_grow(times: list[float], start: float) -> None:
-    nonces = Nonces(1_750_000_000.0, start)
+    earlier = Nonces(1_750_003_600.0, start).next(start)
+    nonces = Nonces(1_750_000_000.0, start, earlier)  # an hour back
+    assert nonces.next(start) > earlier
+    nonces = Nonces(3_800_000_000.0, start)  # in 2090
     drawn = [nonces.next(now) for now in times]
     assert drawn == sorted(set(drawn))
     assert all(0 < nonce < 1 << 64 for nonce in drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -111,6 +112,11 @@ def _contradictions(config: AgentConfig) -> Iterator[str]:
         yield "host: missing, and there are machines; say where they run"
     if config.router.site in config.control.peers:
         yield f"control.peers.{config.router.site}: that is this site itself"
+    directories = () if config.host is None else config.host.images
+    for index, directory in enumerate(directories):
+        if not directory.is_absolute():
+            yield f"host.images[{index}]: {directory} is relative; write the path from / on"
+    yield from _out_of_reach(config.router)
     seen: dict[tuple[str, object], int] = {}
     for index, machine in enumerate(config.machines):
         key = f"machines[{index}]"
@@ -121,3 +127,16 @@ def _contradictions(config: AgentConfig) -> Iterator[str]:
                 yield f"{key}.{what}: {value} stands already at machines[{first}]"
         if not any(machine.address in prefix for prefix in config.router.prefixes):
             yield f"{key}.address: {machine.address} is in none of router.prefixes"
+        for what, image in (("kernel", machine.kernel), ("initrd", machine.initrd)):
+            if directories and not any(_below(image, directory) for directory in directories):
+                yield f"{key}.{what}: {image} is in none of host.images, so it could not come back here"
+
+
+def _out_of_reach(router: RouterConfig) -> Iterator[str]:
+    for eid in router.dynamic.macs:
+        if not any(eid in prefix for prefix in (*router.dynamic.prefixes, *router.prefixes)):
+            yield f"router.dynamic.macs.{eid}: is in none of router.dynamic.prefixes, and not of our own subnet"
+
+
+def _below(path: Path, directory: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(directory))

@@ -6,8 +6,9 @@ import asyncio
 import logging
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from followme.migration.host import MigrationError
 from followme.remote.client import Client
-from followme.xtr.router import TunnelRouter
+from followme.xtr.router import RouterError, TunnelRouter
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,13 @@ class LiveHooks:
     """Make before break: the target is ready and the source armed before the machine pauses; the flip is local."""
 
     def __init__(
-        self, router: TunnelRouter, client: Client, ours: IPv4Address | IPv6Address, machine: str, eid: IPv4Address,
-        mac: bytes,
+        self, router: TunnelRouter, client: Client, ours: IPv4Address | IPv6Address, migration: str, machine: str,
+        eid: IPv4Address, mac: bytes,
     ) -> None:  # fmt: skip
         self._router, self._client = router, client
         self._eid, self._mac = eid, mac
-        self._ask = {"machine": machine, "eid": str(eid), "mac": mac.hex(":"), "rloc": str(ours)}
+        self._ask = {"migration": migration, "machine": machine, "eid": str(eid), "mac": mac.hex(":"),
+                     "rloc": str(ours)}
         self._target: IPv4Address | IPv6Address | None = None
         self._flipped = self._told = False
 
@@ -35,7 +37,10 @@ class LiveHooks:
         talks_to = [str(prefix) for prefix in self._router.talks_to()[:MAX_TALKS_TO]]
         answer = await self._client.call("expect", {**self._ask, "talks_to": talks_to}, ASK_S)
         self._target = ip_address(answer["rloc"])
-        await self._router.arm(self._eid, self._mac, self._target)
+        try:
+            await self._router.arm(self._eid, self._mac, self._target)
+        except RouterError as error:  # one that could not be written is refused too
+            raise MigrationError(f"{self._ask['machine']} cannot leave: {error}") from None
 
     async def flip(self) -> None:
         if self._target is None:

@@ -3,14 +3,21 @@
 Between agents, over the authenticated channel (the target does what the source asks, for EIDs that it was told
 to expect from that very peer):
 
-    expect {machine, eid, mac, rloc, talks_to}   the way to the machine's port is laid, and a way back to ``rloc``;
-                                       mappings of the EIDs that the source sends to are asked for, so that the
-                                       machine's first packets need not wait; the answer has the target's own RLOC
-    arrived {eid}                      traffic turns: the EID is registered here
-    back {eid}                         it did not come: what arrives goes to the source again
-    unexpect {eid}                     nothing is expected any more
+    expect {migration, machine, eid, mac, rloc, talks_to}   the way to the machine's port is laid, and a way back to
+                                       ``rloc``; mappings of the EIDs that the source sends to are asked for, so
+                                       that the machine's first packets need not wait; the answer has the target's
+                                       own RLOC
+    arrived {migration, machine, eid}  traffic turns: the EID is registered here
+    back {migration, eid}              it did not come: what arrives goes to the source again
+    unexpect {migration, eid}          nothing is expected any more
+    settled {migration, machine, eid, mac}   after a crash of the source, for a migration that is stored here as one
+                                       that ended well: if the machine still runs here it is registered; the answer
+                                       has the target's own RLOC, and whether it runs here
 
-and from a controller, in the papers' order, once the machine runs at the target:
+What is expected is stored before it is acted on, and known again after a restart. A machine that runs here, or is
+being carried from here, is never expected: nobody can have its traffic turned away by announcing it.
+
+And from a controller, in the papers' order, once the machine runs at the target:
 
     register {machine, eid, mac}       to the target       erase {eid}    to the source
 """
@@ -20,39 +27,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import time
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
-from followme.agent.hooks import MAX_TALKS_TO, LiveHooks, PaperHooks
-from followme.domain import Migration, Node, NodeKind
+from followme.agent.claims import Claims
+from followme.agent.hooks import LiveHooks, PaperHooks
+from followme.agent.questions import IPAddress, eid_of, migration_of, prefixes_of, rloc_of
+from followme.domain import Migration, MigrationState, Node, NodeKind
 from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.mover import Hooks
 from followme.migration.recovery import Verdict
 from followme.remote.client import Client
 from followme.remote.server import Caller, Handler
 from followme.remote.specs import mac_of, machine_name
-from followme.store import Store
-from followme.xtr.router import TunnelRouter
+from followme.store import Store, StoreError
+from followme.xtr.router import RouterError, TunnelRouter
 
 log = logging.getLogger(__name__)
 
-IPAddress = IPv4Address | IPv6Address
 ASK_S = 10.0
 CONTROLLER_S = 2.0
 """How long a controller of the papers' order may take to say that a machine that runs here is to be registered."""
-CLAIM_AGAIN_S = 0.5
-MAX_CLAIMS, CLAIMS_S = 5, 60.0
-"""A machine that runs here is claimed so often where another router claims it too; then the map server's rule
-counts, as both may be right."""
 
 
 @dataclass(slots=True)
 class Expected:
-    """A machine that a peer carries here."""
+    """A machine that a peer carries here, in ``migration`` (an id)."""
 
+    migration: str
     machine: str
     mac: bytes
     peer: str
@@ -76,9 +81,13 @@ class SiteNetwork:
         self.serving = False
         """Whether all machines that were here at the start are known: those that come now are carried here."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._claims: deque[float] = deque(maxlen=MAX_CLAIMS)
+        self._claims = Claims(router, lambda machine: self.runs(machine))
         self.runs: Callable[[str], MachineSpec | None] = lambda machine: None
         """The machine, if it runs here and is not being carried."""
+        self.held: Callable[[str], bool] = lambda machine: self.runs(machine) is not None
+        """Whether it runs here, or is being carried from here, or that is being settled."""
+        self.carried: Callable[[str, str, str], bool] = lambda machine, peer, migration: True
+        """Whether a guest of that name waits here, carried by that peer in the migration of that id."""
 
     def know(self, machine: str, eid: IPv4Address, mac: bytes) -> None:
         """A machine's EID; kept in the store, for a machine from elsewhere is in no file of ours."""
@@ -103,7 +112,8 @@ class SiteNetwork:
 
     def handlers(self) -> dict[str, Handler]:
         """What other agents may ask."""
-        return {"expect": self._expect, "arrived": self._arrived, "back": self._back, "unexpect": self._unexpect}
+        return {"expect": self._expect, "arrived": self._arrived, "back": self._back, "unexpect": self._unexpect,
+                "settled": self._came}
 
     def controller_handlers(self) -> dict[str, Handler]:
         """What a controller may ask, besides carrying machines."""
@@ -111,25 +121,45 @@ class SiteNetwork:
 
     async def _expect(self, params: Mapping[str, Any], caller: Caller) -> dict[str, str]:
         machine, mac, eid = machine_name(params.get("machine")), mac_of(params.get("mac")), eid_of(params)
-        rloc = _address(params.get("rloc"), "rloc")
-        other = self._expected.get(eid)
-        if other is None and self.router.local(eid):
-            if self._eids.get(machine) != eid:
-                raise MigrationError(f"{eid} is at {self.site} already, and not as {machine}'s")
-            # It has arrived before a crash: its source settles now.
-            self._expected[eid] = Expected(machine, mac, caller.peer, rloc, arrived=True)
-            return {"rloc": str(self.rloc)}
+        rloc, other = rloc_of(params), self._expected.get(eid)
+        if self.held(machine) or self._holder(eid) or (
+            # Of our own subnet an EID without a resident counts as local too: it may be on its way home.
+            other is None and self.router.local(eid) and self._eids.get(machine) != eid
+        ):
+            raise MigrationError(f"{eid} is at {self.site} already, or {machine} is")
         if other is not None and other.peer != caller.peer:
             raise MigrationError(f"{eid} is expected at {self.site} from {other.peer} already")
+        expected = Expected(migration_of(params), machine, mac, caller.peer, rloc)
+        if not self.carried(machine, caller.peer, expected.migration):
+            raise MigrationError(f"{caller.peer} is not carrying {machine} to {self.site} in that migration")
+        known = self._store.migration(expected.migration)
+        if known is not None and (other is None or known.id != other.migration):
+            raise MigrationError(f"migration {known.id} is known at {self.site} already")
         self.know(machine, eid, mac)
-        self._expected[eid] = Expected(machine, mac, caller.peer, rloc)
-        await self.router.expect(eid, mac)
-        # Should it come to nothing, what waits here is sent back on this way.
-        await self.router.arm(eid, mac, rloc)
-        self.router.prefetch(_prefixes(params.get("talks_to")))
+        self._note(eid, expected, MigrationState.PREPARED)
+        if other is not None and other.migration != expected.migration:
+            self._over(eid, other)
+        self._expected[eid] = expected
+        try:
+            await self.router.expect(eid, mac)
+            # Should it come to nothing, what waits here is sent back on this way.
+            await self.router.arm(eid, mac, rloc)
+        except RouterError as error:  # one that could not be written is refused too
+            await self._forget(eid)
+            raise MigrationError(f"{self.site} cannot expect {machine}: {error}") from None
+        if eid not in self._expected:
+            await self.router.disarm(eid)
+            raise MigrationError(f"{machine} was given up while {self.site} made ready for it")
+        self.router.prefetch(prefixes_of(params.get("talks_to")))
         return {"rloc": str(self.rloc)}
 
+    def _holder(self, eid: IPAddress) -> str | None:
+        """The machine at this site that has the EID."""
+        return next((name for name, known in self._eids.items() if known == eid and self.held(name)), None)
+
     async def _arrived(self, params: Mapping[str, Any], caller: Caller) -> None:
+        if eid_of(params) not in self._expected and self._ended_well(params, caller) is not None:
+            return  # sent again: it has come, and may have gone on
         eid, expected = self._of(params, caller)
         if not expected.arrived:
             self.router.claim(eid, expected.mac)
@@ -145,11 +175,32 @@ class SiteNetwork:
 
     async def _unexpect(self, params: Mapping[str, Any], caller: Caller) -> None:
         eid = eid_of(params)
-        expected = self._expected.get(eid)
-        if expected is None:
+        if eid not in self._expected:
             return
         self._of(params, caller)
         await self._forget(eid)
+
+    async def _came(self, params: Mapping[str, Any], caller: Caller) -> dict[str, object]:
+        machine, mac, eid = machine_name(params.get("machine")), mac_of(params.get("mac")), eid_of(params)
+        found = self._ended_well(params, caller)
+        if found is None or found.machine != machine:
+            raise MigrationError(f"{machine} has not come to {self.site} from {caller.peer} in that migration")
+        spec = self.runs(machine)
+        if spec is not None:
+            if spec.mac != mac or self._eids.get(machine, eid) != eid or self._holder(eid) not in (None, machine):
+                raise MigrationError(f"{machine} has another EID or MAC at {self.site}")
+            self.know(machine, eid, mac)
+            self._told(eid)
+            if not self.router.local(eid):
+                self.router.claim(eid, mac)
+        return {"rloc": str(self.rloc), "runs": spec is not None}
+
+    def _ended_well(self, params: Mapping[str, Any], caller: Caller) -> Migration | None:
+        """The caller's migration to here that the request names, if it is stored and has ended well."""
+        found = self._store.migration(migration_of(params))
+        if found is None or found.state is not MigrationState.RELEASED:
+            return None
+        return found if (found.source, found.target) == (caller.peer, self.site) else None
 
     async def _forget(self, eid: IPAddress) -> None:
         expected = self._expected.pop(eid, None)
@@ -160,13 +211,60 @@ class SiteNetwork:
         else:
             await self.router.unexpect(eid)
         await self.router.disarm(eid)
+        self._over(eid, expected)
 
     def _of(self, params: Mapping[str, Any], caller: Caller) -> tuple[IPAddress, Expected]:
         eid = eid_of(params)
         expected = self._expected.get(eid)
-        if expected is None or expected.peer != caller.peer:
-            raise MigrationError(f"{eid} is not expected at {self.site} from {caller.peer}")
+        if expected is None or (expected.peer, expected.migration) != (caller.peer, params.get("migration")):
+            raise MigrationError(f"{eid} is not expected at {self.site} from {caller.peer} in that migration")
         return eid, expected
+
+    # ---- what is expected, over restarts
+
+    def _note(self, eid: IPAddress, expected: Expected, state: MigrationState) -> None:
+        detail = {"eid": str(eid), "mac": expected.mac.hex(":"), "rloc": str(expected.rloc)}
+        now = time.time()
+        migration = Migration(expected.migration, expected.machine, expected.peer, self.site, "live", state, now,
+                              detail)
+        self._store.put_migration(migration, now)
+
+    def _over(self, eid: IPAddress, expected: Expected) -> None:
+        """It did not come."""
+        try:
+            found = self._store.migration(expected.migration)
+            if found is None or found.state is not MigrationState.RELEASED:
+                self._note(eid, expected, MigrationState.FAILED)
+        except StoreError as error:  # the next start sees that there is no guest
+            log.warning("that %s did not come cannot be stored: %s", expected.machine, error)
+
+    def restore(self) -> None:
+        """Before the machines start: expect what an agent before us expected."""
+        for migration in self._store.unfinished_migrations():
+            if migration.target != self.site:
+                continue
+            try:
+                eid, mac = eid_of(migration.detail), mac_of(migration.detail.get("mac"))
+                rloc = rloc_of(migration.detail)
+            except MigrationError as error:
+                log.error("migration %s from %s: %s", migration.id, migration.source, error)
+                continue
+            self._expected[eid] = Expected(
+                migration.id, migration.machine, mac, migration.source, rloc, self.router.local(eid))  # fmt: skip
+
+    async def started(self, guests: Container[str], expected: Iterable[IPAddress]) -> None:
+        """All machines that were here are known, of those on their way the ``guests``; ``expected`` are the EIDs
+        for which the router has laid a way. Those without a guest will not come."""
+        self.serving = True
+        strays = [eid for eid in expected if eid not in self._expected]
+        for eid in [eid for eid, one in self._expected.items() if one.machine not in guests]:
+            log.warning("%s was expected here, and has no guest: not any more", self._expected[eid].machine)
+            await self._forget(eid)
+        for eid in strays:
+            await self.router.unexpect(eid)
+            await self.router.disarm(eid)
+
+    # ---- asked by a controller
 
     async def _register(self, params: Mapping[str, Any], caller: Caller) -> None:
         machine, mac, eid = machine_name(params.get("machine")), mac_of(params.get("mac")), eid_of(params)
@@ -185,17 +283,19 @@ class SiteNetwork:
     def hooks(self, migration: Migration, spec: MachineSpec, client: Client) -> Hooks:
         if migration.mode == "paper":
             return PaperHooks()
-        return LiveHooks(self.router, client, self.rloc, spec.name, self.eid(spec.name), spec.mac)
+        eid = self.eid(spec.name)
+        return LiveHooks(self.router, client, self.rloc, migration.id, spec.name, eid, spec.mac)
 
     async def settled(self, migration: Migration, spec: MachineSpec, verdict: Verdict) -> None:
         eid = self.eid(spec.name)
         client = await self._connect(migration.target)
         try:
-            ask = {"machine": spec.name, "eid": str(eid), "mac": spec.mac.hex(":"), "rloc": str(self.rloc)}
+            ask = {"migration": migration.id, "machine": spec.name, "eid": str(eid), "mac": spec.mac.hex(":")}
             if verdict is Verdict.FINISH_AT_TARGET:
-                rloc = ip_address((await client.call("expect", ask, ASK_S))["rloc"])
-                await client.call("arrived", ask, ASK_S)
-                self.router.switch(eid, rloc)
+                answer = await client.call("settled", ask, ASK_S)
+                # Where it has gone on from there, the map system knows, and the target's router, if ours does not.
+                if answer["runs"] or self.router.local(eid):
+                    self.router.switch(eid, ip_address(answer["rloc"]))
                 await self.router.release(eid)
                 self.router.smr(eid)
             else:
@@ -234,6 +334,7 @@ class SiteNetwork:
         if eid is None:
             return
         self._told(eid)
+        self._claims.forget(spec.name)
         if eid in self._expected:
             self._background(self._forget(eid))
 
@@ -241,19 +342,7 @@ class SiteNetwork:
         """The map server has said that an EID of ours is elsewhere. A machine that runs here is claimed again."""
         machine = next((name for name, known in self._eids.items() if known == eid), None)
         if machine is not None and self.runs(machine) is not None:
-            self._background(self._claim_again(machine, eid))
-
-    async def _claim_again(self, machine: str, eid: IPAddress) -> None:
-        await asyncio.sleep(CLAIM_AGAIN_S)
-        spec, now = self.runs(machine), asyncio.get_running_loop().time()
-        if spec is None or self.router.local(eid):
-            return
-        if len(self._claims) == MAX_CLAIMS and now - self._claims[0] < CLAIMS_S:
-            log.error("%s (%s) runs here, but another router claims it again and again", machine, eid)
-            return
-        self._claims.append(now)
-        log.warning("%s (%s) runs here, whatever another router claims: registered again", machine, eid)
-        self.router.claim(eid, spec.mac)
+            self._background(self._claims.again(machine, eid))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -267,29 +356,3 @@ class SiteNetwork:
 
         task.add_done_callback(done)
         return task
-
-
-def eid_of(params: Mapping[str, Any]) -> IPv4Address:
-    """The EID that a request names; ``MigrationError`` if it is none."""
-    eid = _address(params.get("eid"), "eid")
-    if not isinstance(eid, IPv4Address):
-        raise MigrationError(f"machine's EID {eid}: only IPv4 ones are carried")
-    return eid
-
-
-def _prefixes(value: object) -> list[IPv4Network | IPv6Network]:
-    """A peer's list of EID-prefixes; what is none, and what is too much, is left out."""
-    found = []
-    for text in value[:MAX_TALKS_TO] if isinstance(value, list) else ():
-        with contextlib.suppress(ValueError):
-            found.append(ip_network(str(text)[:64]))
-    return found
-
-
-def _address(value: object, key: str) -> IPAddress:
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        return ip_address(value)
-    except ValueError:
-        raise MigrationError(f"{key} {value!r:.60} is no address") from None

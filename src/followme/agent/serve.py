@@ -64,7 +64,7 @@ class Agent:
         self._opened.callback(self.store.close)
         rloc = self.config.router.rlocs[0].address
         self.network = SiteNetwork(self.site, self.router, rloc, self.store, self.connect)
-        self.network.runs = self._runs
+        self.network.runs, self.network.held, self.network.carried = self._runs, self._held, self._carried
         hypervisor = await self._hypervisor()
         await self.router.start()
         self._opened.push_async_callback(self.router.close, leave=True)
@@ -121,8 +121,11 @@ class Agent:
         self._opened.push_async_callback(self.machines.close)
         for machine in self.config.machines:
             self.network.know(machine.name, machine.address, machine.mac)
+        self.network.restore()
         await self.machines.start(_spec(machine) for machine in self.config.machines)
-        self.network.serving = True
+        residents = list(self.router.control.residents.here.values())
+        expected = [ip_address(resident.eid.address) for resident in residents if resident.expected]
+        await self.network.started(hypervisor.guests, expected)
         for name, problem in self.machines.problems.items():
             log.error("machine %s: %s", name, problem)
 
@@ -183,6 +186,15 @@ class Agent:
             return None
         qemu = self.machines.running.get(machine)
         return None if qemu is None else qemu.spec
+
+    def _held(self, machine: str) -> bool:
+        """Whether it runs here, or is being carried from here, or that is being settled."""
+        machines = self.machines
+        return machines is not None and (machine in machines.running or machine in machines.carried_to)
+
+    def _carried(self, machine: str, peer: str, migration: str) -> bool:
+        guest = None if self.machines is None else self.machines.hypervisor.guests.get(machine)
+        return guest is not None and (guest.peer, guest.migration) == (peer, migration)
 
 
 def _host(site: str, section: HypervisorSection, accel: str) -> Host:

@@ -79,12 +79,15 @@ def _line(name: str, problem: Any, page: str, secrets: bool) -> str:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
     value, kind = problem["input"], problem["type"]
     secret = any(isinstance(part, str) and part in ("key", "keys") for part in problem["loc"])
-    hidden = secrets and (secret or kind == "extra_forbidden" or isinstance(value, (dict, list, tuple)))
+    full = isinstance(value, (dict, list, tuple)) and bool(value)
+    hidden = secrets and (secret or kind == "extra_forbidden" or full)
     if kind == "extra_forbidden":
         return f"{name}: {key}: unknown key{'' if hidden else f' (value {short(value)})'}; see {page} for the keys"
     if kind == "missing":
         return f"{name}: {key}: missing; see {page}"
     message = problem["msg"].removeprefix("Value error, ")
+    if hidden and secret and kind == "value_error":  # the words of a field's own check, which may quote the value
+        message = "is not a value that may stand here"
     return f"{name}: {key}: {'' if hidden else f'{short(value)}: '}{message}"
 
 

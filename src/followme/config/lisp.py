@@ -52,8 +52,8 @@ class SiteSection(Section):
 class MapServerSection(Section):
     """The map system: Map-Requests and subscriptions go there, publications come from there.
 
-    ``site_id`` and ``key_id`` name the key of ``key_file`` to the map server; ``algorithm`` is 2 for
-    HMAC-SHA-256-128, 1 for HMAC-SHA-1-96.
+    ``site_id`` and ``key_id`` name the key of ``key_file`` to the map server; ``algorithm`` is the weakest that is
+    believed: 2 is HMAC-SHA-256-128, 1 is HMAC-SHA-1-96.
     """
 
     address: IpField

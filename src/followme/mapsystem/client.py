@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from followme.lisp import (
+    HMAC_SHA_1_96,
+    HMAC_SHA_256_128,
     EidPrefix,
     EidRecord,
     EncapsulatedControlMessage,
@@ -35,6 +37,8 @@ Address = tuple[str, int]
 
 RETRY_S: Final = (0.5, 1.0, 2.0, 4.0)
 """How long each attempt waits for its answer; a question is given up after the last, a subscription is not."""
+SILENT_AFTER: Final = len(RETRY_S)
+"""Attempts at a subscription, after which a map server that has not confirmed it is called silent."""
 REFRESH_S: Final = 60.0
 """A subscription is asked for again that often: a map server that has lost its memory learns of it so."""
 MAX_ASKS: Final = 256
@@ -83,7 +87,8 @@ class _Ask:
 
 class MapClient:
     """``address`` (with ``port``) is where answers and publications are sent to; ``site_id`` is how the map
-    server knows whose ``key`` it is. ``wall_s`` is the time of day: nonces must grow over a restart."""
+    server knows whose ``key`` it is. ``algorithm_id`` is the weakest that is believed; acknowledgements have the
+    one of the Map-Notify. ``wall_s`` is the time of day: nonces must grow over a restart."""
 
     def __init__(
         self, address: IPAddress, port: int, server: Address, key: bytes, *, key_id: int = 0, algorithm_id: int = 2,
@@ -93,7 +98,8 @@ class MapClient:
         self.refused: Counter[str] = Counter()
         self.datagrams: deque[tuple[bytes, Address]] = deque()
         self.events: deque[Changed | Answered] = deque()
-        self._key, self._key_id, self._algorithm_id = key, key_id, algorithm_id
+        self._key, self._key_id = key, key_id
+        self._algorithms = tuple(one for one in (HMAC_SHA_1_96, HMAC_SHA_256_128) if one >= algorithm_id)
         self._site_id, self._xtr_id = site_id, xtr_id
         self._nonce = int(wall_s) << 32
         self._subscriptions: dict[EidPrefix, _Subscription] = {}
@@ -116,6 +122,11 @@ class MapClient:
     def confirmed(self) -> bool:
         """Whether the map server has confirmed every subscription."""
         return all(one.confirmed for one in self._subscriptions.values())
+
+    @property
+    def silent(self) -> bool:
+        """Whether a subscription has been asked for again and again, or its refresh, and was not confirmed."""
+        return any(one.attempt > SILENT_AFTER for one in self._subscriptions.values())
 
     def next_timer(self) -> float | None:
         dues = [one.due for one in self._subscriptions.values()] + [one.due for one in self._asks.values()]
@@ -186,9 +197,13 @@ class MapClient:
             message = decode(data)
             if not isinstance(message, MapNotify):
                 return f"unexpected {type(message).__name__}"
-            if message.key_id != self._key_id or message.xtr_id != self._xtr_id:
+            if message.xtr_id != self._xtr_id:
                 return "Map-Notify for another"
-            if not verify(data, self._key, accept=(self._algorithm_id,)):
+            if message.key_id != self._key_id:
+                return "key id of a Map-Notify"
+            if message.algorithm_id not in self._algorithms:
+                return "algorithm of a Map-Notify"
+            if not verify(data, self._key, accept=self._algorithms):
                 return "wrong key"
         except LispError:
             return "not LISP"
@@ -205,7 +220,7 @@ class MapClient:
         subscription.newest = max(message.nonce, subscription.newest)
         self._nonce = max(self._nonce, subscription.newest)
         ack = MapNotifyAck(message.nonce, message.records, self._xtr_id, message.site_id)
-        signed = sign(ack, self._key, self._algorithm_id, key_id=self._key_id)
+        signed = sign(ack, self._key, message.algorithm_id, key_id=self._key_id)
         self.datagrams.append((signed.encode(), self.server))
         if fresh:  # one that was repeated, for its acknowledgement was lost, is no news
             records = {record.eid: record for record in message.records if isinstance(record.eid, EidPrefix)}

@@ -102,11 +102,12 @@ class Helper:
         loop = asyncio.get_running_loop()
         try:
             pending = list(self._behind.items())
+            sent = 0
             for packet, count in pack_changes(CHANGES, pending):
                 channel.send(packet)
-                for eid, _ in pending[:count]:
+                for eid, _ in pending[sent : sent + count]:
                     del self._behind[eid]
-                del pending[:count]
+                sent += count
             if not self._ready:
                 channel.send(READY)
                 self._ready = True

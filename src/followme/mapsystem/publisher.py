@@ -54,7 +54,7 @@ _Stamps = dict[tuple[str, int, int], Stamp]
 
 
 class Publisher:
-    """``nonce`` is greater than all that this map server used before for its own Map-Notifies."""
+    """``nonce`` is no less than all that this map server used before for its own Map-Notifies."""
 
     def __init__(
         self, sites: Sites, answers: Answers, registry: Registry, subscriptions: Subscriptions, outbox: Outbox,
@@ -63,18 +63,18 @@ class Publisher:
         self.notices = Notices()
         self.subscriptions = subscriptions
         self.published = 0
+        self.nonce = nonce  # the last one used
         self._sites = sites
         self._answers = answers
         self._registry = registry
         self._outbox = outbox
-        self._nonce = nonce
         self._strangers: set[Subject] = set()
 
     def tell_loser(self, router: Router, eid: EidPrefix, record: MappingRecord, now: float) -> None:
         """``eid`` is at another router now: ``record`` says where (RFC 9301, 5.7)."""
-        self._nonce += 1
+        self.nonce += 1
         message = MapNotify(
-            self._nonce, (record,), router.xtr_id, 0 if router.xtr_id is None else router.site.site_id
+            self.nonce, (record,), router.xtr_id, 0 if router.xtr_id is None else router.site.site_id
         )
         subject = Subject("lost", router.id.xtr, (eid,))
         self._send(message, router.site, router.id.xtr, (router.host, router.port), subject,
@@ -249,11 +249,12 @@ class Publisher:
         return sign(message, site.keys[key_id], algorithm_id, key_id=key_id).encode()
 
     def _association(self, site: Site, xtr: bytes) -> tuple[int, int]:
-        """Key id and algorithm: those that the router used last, else the site's first key and best algorithm."""
+        """Key id and algorithm: those that the router used last, if they still count, else the site's first key
+        and best algorithm."""
         router = self._registry.routers.get(RouterId(site.name, xtr))
-        if router is not None and router.key_id in site.keys:
+        if router is not None and router.key_id in site.keys and router.algorithm_id in site.algorithms:
             return router.key_id, router.algorithm_id
-        return min(site.keys), max(site.algorithms)
+        return next(iter(site.keys)), max(site.algorithms)
 
     def _subscriber(self, site_id: int, xtr: bytes) -> Site | None:
         site = self._sites.by_id.get(site_id)

@@ -53,8 +53,9 @@ class Settings:
 class MapServer:
     """Datagrams and time in, ``Outcome`` out. Time is in seconds and never goes back.
 
-    ``nonce`` must be greater in each life than all in the life before: nanoseconds since 1970 will do. What is
-    in ``outbox.unsaved`` must be stored before the outcome's datagrams are sent.
+    ``nonce`` must be greater in each life than all in the life before: nanoseconds since 1970 will do where the
+    clock does not go back, and ``MapStore.load`` sees to it where it does. What is in ``outbox.unsaved`` must be
+    stored before the outcome's datagrams are sent.
     """
 
     def __init__(self, sites: Iterable[Site], settings: Settings | None = None, *, nonce: int) -> None:

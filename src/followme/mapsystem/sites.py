@@ -30,7 +30,8 @@ class SitePrefix:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A LISP site. ``keys`` goes from key id to shared secret and is never shown.
+    """A LISP site. ``keys`` goes from key id to shared secret and is never shown; towards those that have
+    never registered, the first key and the best of ``algorithms`` are used.
 
     ``visitors`` are prefixes of other sites; single EIDs of them may be registered here while they visit.
     ``rlocs`` bounds the locators (empty: any). ``site_id`` is needed to subscribe and for visitors.

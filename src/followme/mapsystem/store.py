@@ -22,10 +22,14 @@ from .subscriptions import Subscription
 log = logging.getLogger(__name__)
 
 APPLICATION_ID: Final = 0x464D4D53
-VERSION: Final = 1
+VERSION: Final = 2
 GAP: Final = 1024
 """Nonces left out after a restart: more than one turn uses, and those of the last turn may not be stored."""
+RESERVED: Final = 1 << 16
+"""Nonces of the map server's own that are stored as used before they are: one write for so many."""
+_NONCES: Final = "CREATE TABLE nonces (own BLOB)"
 _TABLES: Final = (
+    _NONCES,
     "CREATE TABLE routers (site TEXT, xtr BLOB, nonce BLOB, host TEXT, port INTEGER, key_id INTEGER, "
     "algorithm_id INTEGER, PRIMARY KEY (site, xtr)) WITHOUT ROWID",
     "CREATE TABLE registrations (iid INTEGER, address BLOB, length INTEGER, site TEXT, xtr BLOB, record BLOB, "
@@ -40,6 +44,7 @@ class MapStore:
 
     def __init__(self, path: str | Path) -> None:
         self._name = str(path)
+        self._reserved = -1  # the map server's own nonces up to this one are stored as used
         self._lock = FileLock(self._name)
         try:
             with self._errors():
@@ -64,12 +69,17 @@ class MapStore:
             unsaved.subscriptions.clear()
 
     def save_claims(self, server: MapServer, now: float, wall: float) -> None:
-        """The part of it that must be stored before anything is acknowledged: registrations and nonces."""
-        unsaved = server.outbox.unsaved
-        if unsaved.registrations or unsaved.routers:
+        """The part of it that must be stored before anything is sent: registrations and nonces."""
+        unsaved, own = server.outbox.unsaved, server.publisher.nonce
+        if unsaved.registrations or unsaved.routers or own > self._reserved:
+            reserved = self._reserved if own <= self._reserved else own + RESERVED
             with self._commit():
+                if reserved != self._reserved:
+                    self._db.execute("DELETE FROM nonces")
+                    self._db.execute("INSERT INTO nonces VALUES (?)", (_nonce(reserved),))
                 self._routers(server, unsaved.routers)
                 self._registrations(server, unsaved.registrations, wall - now)
+            self._reserved = reserved
             unsaved.registrations.clear()
             unsaved.routers.clear()
 
@@ -88,9 +98,12 @@ class MapStore:
     def load(self, server: MapServer, now: float, wall: float) -> None:
         """Give a new server all that was stored and that its sites still allow.
 
-        A registration lasts for one life time more at least: its router could not refresh it meanwhile.
+        A registration lasts for one life time more at least: its router could not refresh it meanwhile. The map
+        server's own nonces go on above those of its last life, whatever the clock was set to.
         """
         with self._errors():
+            for (own,) in self._db.execute("SELECT own FROM nonces"):
+                server.publisher.nonce = max(server.publisher.nonce, int.from_bytes(own, "big"))
             self._load_routers(server)
             self._load_registrations(server, now, wall)
             for iid, address, length, xtr, site, nonce, host, port in self._db.execute(
@@ -117,6 +130,11 @@ class MapStore:
             self._db.execute("COMMIT")
         elif application != APPLICATION_ID:
             raise StoreError(f"store {self._name}: this is the SQLite file of another program")
+        elif version == 1:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(_NONCES)
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+            self._db.execute("COMMIT")
         elif version != VERSION:
             raise StoreError(f"store {self._name}: schema version {version}, this program knows {VERSION}")
         journal = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]

@@ -33,6 +33,7 @@ class Subscriber:
         self._answers: dict[int, asyncio.Future[MappingRecord | None]] = {}
         self._confirmed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._silent = False
 
     async def __aenter__(self) -> Self:
         self._socket.setblocking(False)
@@ -62,12 +63,7 @@ class Subscriber:
                     self._confirmed.clear()
                     await self._confirmed.wait()
         except TimeoutError:
-            host, port = self.client.server
-            refused = ", ".join(f"{reason} {count}" for reason, count in self.client.refused.items()) or "nothing"
-            raise MapSystemError(
-                f"map server {host} port {port} confirms no subscription within {timeout} s: is it up, and are "
-                f"site_id, key_id and key the same there? (refused here: {refused})"
-            ) from None
+            raise MapSystemError(self._trouble(f"within {timeout} s")) from None
 
     async def ask(self, eid: EidPrefix) -> MappingRecord:
         """The mapping of ``eid``; ``MapSystemError`` if the map system does not answer."""
@@ -81,6 +77,21 @@ class Subscriber:
         if record is None:
             raise MapSystemError(f"map server {self.client.server[0]} does not say who serves {eid}")
         return record
+
+    def _trouble(self, when: str) -> str:
+        host, port = self.client.server
+        refused = ", ".join(f"{reason} {count}" for reason, count in self.client.refused.items()) or "nothing"
+        return (f"map server {host} port {port} does not confirm our subscriptions {when}: is it up, and has it "
+                f"the same site_id, key_id, key and algorithm? (refused here: {refused})")  # fmt: skip
+
+    def _say_if_silent(self) -> None:
+        """One line when it falls silent, and one when it answers again."""
+        silent = self.client.silent
+        if silent and not self._silent:
+            log.warning("%s", self._trouble("though asked again and again"))
+        elif self._silent and not silent:
+            log.info("map server %s port %d confirms our subscriptions again", *self.client.server)
+        self._silent = silent
 
     def _read(self) -> None:
         for _ in range(_READS):
@@ -111,6 +122,7 @@ class Subscriber:
                 self._changed(event.record)
         if client.confirmed:
             self._confirmed.set()
+        self._say_if_silent()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -106,6 +106,13 @@ class Handover:
         self._going = asyncio.create_task(self.target.run_when_loaded(timeout))
         await asyncio.sleep(0)  # it is on its way before what is left of the machine is
 
+    @property
+    def ran(self) -> bool:
+        """Whether the target is known to have run the machine: then there is no way back, whatever failed."""
+        return self.resumed_at is not None or (
+            self.told and any(event["event"] == "RESUME" for event in self.target.monitor.events[self._since :])
+        )
+
     def send_after(self) -> None:
         """Send frames that were left in the source's tap after those that bounced."""
         self.bounced += self.source.send_on()

@@ -224,7 +224,7 @@ class MachineMover:
     @property
     def arrived(self) -> bool:
         """Whether the machine runs at the target, whatever happened since."""
-        return self._handover is not None and self._handover.resumed_at is not None
+        return self._handover is not None and self._handover.ran
 
     @property
     def _past_return(self) -> bool:

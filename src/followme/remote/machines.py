@@ -338,7 +338,7 @@ class SiteMachines:
 
     def _arrived(self, migration: str) -> bool:
         found = self._store.migration(migration)
-        return found is not None and found.target == self.site
+        return found is not None and found.target == self.site and found.state is MigrationState.RELEASED
 
     def _own(self, qemu: Qemu) -> None:
         self.hypervisor.own(qemu)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from followme.remote.channel import ALIVE_S, Called, Channel, ChannelError, Dropped, Event, Opened
 from followme.remote.keys import Key
 from followme.remote.wire import Wire
+from followme.xtr.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
 MAX_STRANGERS = 16
-"""Connections that have not proved yet who they are (each for ``HELLO_S`` at the most)."""
+"""Connections that have not proved yet who they are (each for ``HELLO_S`` at the most). One more, and the oldest of
+the network that has most of them goes: so many that are silent lock nobody out."""
+_STRANGER = "stranger at the control port"
 
 
 class Caller:
@@ -39,7 +45,7 @@ Handler = Callable[[Mapping[str, Any], Caller], Awaitable[Any]]
 
 class _Connection:
     def __init__(self, server: Server) -> None:
-        self.wire = Wire(server.new_channel, self._on_event, self._on_end)
+        self.wire = Wire(server.new_channel, self._on_event, self._on_end, lambda: server.admit(self))
         self._server = server
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -86,8 +92,11 @@ class _Connection:
             self.wire.flush()
 
     def _on_end(self, why: str) -> None:
-        log.info("the connection of %s is over: %s", self.wire.channel.peer or "a stranger", why)
-        self._server.connections.discard(self)
+        if self.wire.channel.opened:
+            log.info("the connection of %s is over: %s", self.wire.channel.peer, why)
+        else:
+            self._server.refusals.refuse(_STRANGER, self.wire.host or "a socket", time.monotonic(), why)
+        self._server.connections.pop(self, None)
         for task in self._tasks.values():
             task.cancel()
 
@@ -99,8 +108,10 @@ class Server:
                  errors: tuple[type[Exception], ...], alive_s: float) -> None:
         self.handlers, self.keys, self.name = handlers, keys, name
         self.errors: tuple[type[Exception], ...] = (ChannelError, *errors)
-        self.connections: set[_Connection] = set()
+        self.connections: dict[_Connection, None] = {}
+        """The oldest first."""
         self.tasks: set[asyncio.Task[None]] = set()
+        self.refusals = Refusals()
         self._alive_s = alive_s
         self._listener: asyncio.Server | None = None
 
@@ -116,9 +127,9 @@ class Server:
         self = cls(handlers, keys, name, errors, alive_s)
         loop = asyncio.get_running_loop()
         if sock is None:
-            self._listener = await loop.create_server(self._accept, host, port)
+            self._listener = await loop.create_server(self._connection, host, port)
         else:
-            self._listener = await loop.create_server(self._accept, sock=sock)
+            self._listener = await loop.create_server(self._connection, sock=sock)
         return self
 
     @property
@@ -129,13 +140,21 @@ class Server:
     def new_channel(self, now: float) -> Channel:
         return Channel(self.name, now, server=None, keys=self.keys, alive_s=self._alive_s)
 
-    def _accept(self) -> asyncio.BaseProtocol:
-        strangers = sum(not connection.wire.channel.opened for connection in self.connections)
-        connection = _Connection(self)
-        if len(self.connections) >= MAX_CONNECTIONS or strangers >= MAX_STRANGERS:
-            return _Refusal()
-        self.connections.add(connection)
-        return connection.wire
+    def _connection(self) -> asyncio.BaseProtocol:
+        return _Connection(self).wire
+
+    def admit(self, connection: _Connection) -> None:
+        """A stranger has connected; another one may have to go for it, or it itself."""
+        strangers = [one for one in self.connections if not one.wire.channel.opened]
+        self.connections[connection] = None
+        if len(strangers) >= MAX_STRANGERS:
+            strangers.append(connection)
+            many = Counter(_network(one.wire.host) for one in strangers)
+            most = max(many.values())
+            oldest = next(one for one in strangers if many[_network(one.wire.host)] == most)
+            oldest.wire.end("too many strangers")
+        elif len(self.connections) > MAX_CONNECTIONS:
+            connection.wire.end("too many connections")
 
     async def close(self) -> None:
         """Stop listening, cut all connections, and wait for their handlers' ends."""
@@ -147,6 +166,10 @@ class Server:
             await asyncio.wait(list(self.tasks))
 
 
-class _Refusal(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+def _network(host: str) -> object:
+    """Whose an address is: an IPv6 host has a whole /64 to choose from."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return address.packed[:8] if isinstance(address, IPv6Address) else address

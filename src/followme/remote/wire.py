@@ -14,13 +14,15 @@ MAX_UNSENT = 4 << 20
 
 
 class Wire(asyncio.Protocol):
-    """Hands the channel's events to ``on_event``, and says once to ``on_end`` why it is over."""
+    """Hands the channel's events to ``on_event``, and says once to ``on_end`` why it is over. ``on_made`` is called
+    as soon as there is a connection; ``host`` is the other end's address then."""
 
     def __init__(self, make: Callable[[float], Channel], on_event: Callable[[Event], None],
-                 on_end: Callable[[str], None]) -> None:
+                 on_end: Callable[[str], None], on_made: Callable[[], None] | None = None) -> None:
         self.channel = make(time.monotonic())
         self.closed = False
-        self._on_event, self._on_end = on_event, on_end
+        self.host = ""
+        self._on_event, self._on_end, self._on_made = on_event, on_end, on_made
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -34,6 +36,11 @@ class Wire(asyncio.Protocol):
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.host = str((transport.get_extra_info("peername") or ("",))[0])
+        if self._on_made is not None:
+            self._on_made()
+            if self.closed:
+                return
         self.flush()
         self._schedule()
 

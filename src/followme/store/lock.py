@@ -9,7 +9,8 @@ from .records import StoreError
 
 
 class FileLock:
-    """Held from its making until ``release``, or until the process ends in whatever way.
+    """Held from its making until ``release``, or until the process ends in whatever way. The store's directory is
+    made if it is not there.
 
     It lies on ``<file>.lock`` beside the store, which holds its owner's pid and stays there: to open and close
     the store's own file would give up SQLite's locks on it (POSIX locks go with any close), and to remove the
@@ -21,10 +22,15 @@ class FileLock:
         if store in ("", ":memory:"):
             return
         name = os.path.realpath(store) + ".lock"
+        directory = os.path.dirname(name)
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"store {store}: directory {directory}: {error.strerror}") from error
         try:
             self._file = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StoreError(f"store {store}: {error}") from error
+            raise StoreError(f"store {store}: {name}: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._file, 0)

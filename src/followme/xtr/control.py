@@ -43,15 +43,16 @@ SWITCHED_MINUTES = 5
 
 class Control:
     """``wall`` is the time of day at ``now``; ``register_nonce`` gives the nonces of Map-Registers, which
-    must grow over restarts too."""
+    must grow over restarts too; those of Map-Requests are above ``request_nonce``."""
 
     def __init__(
-        self, site: Site, policy: Policy, wall: float, now: float, register_nonce: Callable[[], int]
-    ) -> None:
+        self, site: Site, policy: Policy, wall: float, now: float, register_nonce: Callable[[], int],
+        request_nonce: int = 0,
+    ) -> None:  # fmt: skip
         self.site = site
         self.refusals = Refusals()
         self._out: list[Output] = []
-        nonces = Nonces(wall, now)
+        nonces = self.nonces = Nonces(wall, now, request_nonce)
         self.residents = Residents(policy, site.own, self.away)
         self.itr = Itr(site, self._out, self.refusals, nonces, self.local)
         self.etr = Etr(site, self._out, self.refusals, nonces, self.itr.cache, self.local, register_nonce)
@@ -59,7 +60,7 @@ class Control:
         self._adopted: list[EidPrefix] = []
         self._adopt_at: float | None = None
         for prefix in site.prefixes:
-            self.etr.registrar.eids[prefix] = now
+            self.etr.registrar.eids.set(prefix, now)
 
     def take(self) -> list[Output]:
         """The outputs since the last call, oldest first."""
@@ -106,6 +107,8 @@ class Control:
                 self.refusals.refuse("ECM with something else in it", source, now)
             elif source not in self._servers:
                 self.refusals.refuse("ECM from a stranger", source, now)
+            elif (ask := self.itr.requests.asked(inner.nonce)) is not None:
+                self.itr.returned(ask)  # our own question, as the map server thinks that we know
             else:
                 self.etr.request(inner, source, message.source_port, now, forwarded=True)
         elif isinstance(message, MapRegister | MapNotifyAck):
@@ -153,7 +156,7 @@ class Control:
         self.residents.put(resident)
         if not resident.expected:
             self._out.append(SetRoute(resident.eid, ToLan()))
-            self.etr.registrar.eids[resident.eid] = now - YOUNG_S
+            self.etr.registrar.eids.set(resident.eid, now - YOUNG_S)
 
     def switch(self, eid: EidPrefix, rloc: IPAddress, now: float) -> None:
         """The EID is behind ``rloc`` from now on: not ours any more, and routed there."""
@@ -198,10 +201,10 @@ class Control:
         for eid in left:
             self.erase(eid, now, withdraw=True)
         self.itr.timer(now)
-        self.etr.registrar.timer(now)
+        self.etr.timer(now)
 
     def next_timer(self) -> float | None:
-        below = (self.residents.next_sweep(), self.itr.next_timer(), self.etr.registrar.next_timer())
+        below = (self.residents.next_sweep(), self.itr.next_timer(), self.etr.next_timer())
         times = (self._adopt_at, *below)
         return min((time for time in times if time is not None), default=None)
 
@@ -220,16 +223,25 @@ class Control:
             return
         confirms = self.etr.notified(message, server, now)
         known = confirms or self.itr.confirmed(message, now) or self.itr.published(message, now)
-        if not known:
-            # Only now: the nonces of a subscription are not those of the map server's own word.
-            for record in self.etr.elsewhere(message):
-                if not self._elsewhere(record, message.nonce, now):
-                    return  # no acknowledgement: what is true is sent again
-        stale = self.itr.replayed(message)
-        if not known and (stale or not any(self._concerns_us(record) for record in message.records)):
-            self.refusals.refuse("Map-Notify that nobody asked for", source, now)
-        elif not confirms:
+        if not known and not self._believed(message, source, now):
+            return  # no acknowledgement: what is true is sent again
+        if not confirms:
             self.etr.acknowledge(message, server)
+
+    def _believed(self, message: MapNotify, source: IPAddress, now: float) -> bool:
+        """Whether an authenticated Map-Notify that confirms nothing and is of no subscription is the case now."""
+        # Only now: the nonces of a subscription are not those of the map server's own word.
+        for record in self.etr.elsewhere(message):
+            if not self._elsewhere(record, message.nonce, now):
+                return False
+        if self.itr.replayed(message) or not any(self._concerns_us(record) for record in message.records):
+            self.refusals.refuse("Map-Notify that nobody asked for", source, now)
+            return False
+        if self.etr.denied(message):
+            # With an acknowledgement our next Map-Register would take the EID from who has it.
+            self.refusals.refuse("Map-Notify against what is ours", source, now)
+            return False
+        return not self.itr.doubts(message, now)
 
     def _concerns_us(self, record: MappingRecord) -> bool:
         """What the map server says under our key is acknowledged also of an EID that we have given up by ourselves:

@@ -40,6 +40,3 @@ class Correspondents:
                     if now - at < AGE_S:
                         found[rloc] = max(at, found.get(rloc, at))
         return tuple(sorted(found, key=lambda rloc: -found[rloc])[:MAX_RLOCS])
-
-    def forget(self, eid: EidPrefix) -> None:
-        self._heard.pop(eid, None)

@@ -12,6 +12,7 @@ import json
 import socket
 import struct
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from followme.system import netns
@@ -82,6 +83,17 @@ async def remove(name: str = "lisp0", *, namespace: str | None = None) -> bool:
     except ProcessError as error:
         raise DataPlaneError(f"cannot remove tunnel device {name}: {error}") from None
     return True
+
+
+async def addresses(name: str, *, namespace: str | None = None) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The IP addresses of a device."""
+    where = [] if namespace is None else ["-n", namespace]
+    try:
+        text = await run(["ip", *where, "-json", "address", "show", "dev", name])
+    except ProcessError as error:
+        raise DataPlaneError(f"cannot read the addresses of {name}: {error}") from None
+    shown = [one for link in json.loads(text) for one in link.get("addr_info", ())]
+    return tuple(ip_address(one["local"]) for one in shown if "local" in one)
 
 
 async def _show(name: str, namespace: str | None) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from followme.lisp import (
     CONTROL_PORT,
@@ -20,12 +21,15 @@ from followme.lisp import (
 from .correspondents import Correspondents
 from .mapcache import MapCache
 from .outputs import Datagram, Encap, IPAddress, Output, Registered
-from .refusals import Bucket, Refusals
+from .refusals import Bucket, Refusals, SourceBuckets
 from .registration import Registrar
 from .requests import Nonces
 from .site import MapServer, Site
 
 ANSWERS_PER_S, ANSWERS_BURST = 2000.0, 2000.0
+"""For what our map servers send on, and as many again for all who ask us without them."""
+SOURCE_PER_S, SOURCE_BURST = 100.0, 200.0
+"""For each of these."""
 MAX_RECORDS = 16
 SMR_EVERY_S = 0.5
 MAX_SMRS = 256
@@ -50,7 +54,10 @@ class Etr:
         self._cache, self._local = cache, local
         self.registrar = Registrar(site, out, register_nonce)
         self.correspondents = Correspondents()
-        self._answers = Bucket(ANSWERS_PER_S, ANSWERS_BURST)
+        self._forwarded = Bucket(ANSWERS_PER_S, ANSWERS_BURST)
+        self._direct = Bucket(ANSWERS_PER_S, ANSWERS_BURST)
+        self._sources = SourceBuckets(SOURCE_PER_S, SOURCE_BURST)
+        self._smrs_due: OrderedDict[tuple[EidPrefix, IPAddress], float] = OrderedDict()
         self._smrs: OrderedDict[tuple[EidPrefix, IPAddress], float] = OrderedDict()
         self._notified: OrderedDict[EidPrefix, int] = OrderedDict()
 
@@ -60,7 +67,11 @@ class Etr:
         The answer goes to an ITR-RLOC only if the map server vouches for it or the request came from there:
         we flood nobody on a stranger's word.
         """
-        if not self._answers.take(now):
+        if forwarded:
+            room = self._forwarded.take(now)
+        else:
+            room = self._sources.take(source, now) and self._direct.take(now)
+        if not room:
             self._refusals.refuse("rate of Map-Requests", source, now)
             return
         if message.probe:
@@ -73,7 +84,7 @@ class Etr:
         elif source not in message.itr_rlocs:
             self._refusals.refuse("Map-Request for another's answer", source, now)
             return
-        records: list[MappingRecord] = []
+        answers: dict[EidPrefix, None] = {}
         for asked in message.records[:MAX_RECORDS]:
             eid = asked.eid
             if not isinstance(eid, EidPrefix) or eid.iid != self._site.iid:
@@ -81,9 +92,12 @@ class Etr:
             ours = self._ours(eid)
             if ours is None:
                 continue
-            records.append(self._site.record(ours))
-            records += self._gone_from(ours)[: MAX_RECORDS - len(records)]
+            answers[ours] = None
             self.correspondents.heard(eid, target, now)
+        records: list[MappingRecord] = []
+        for ours in answers:
+            records.append(self._site.record(ours))
+            records += islice(self._gone_from(ours), max(MAX_RECORDS - len(records), 0))
         if not records:
             self._refusals.refuse("Map-Request for an EID that is not ours", source, now)
             return
@@ -91,8 +105,9 @@ class Etr:
 
     def notified(self, message: MapNotify, server: MapServer, now: float) -> bool:
         """Whether an authenticated Map-Notify confirms a registration of ours; if so it is done."""
-        eids = self.registrar.confirmed(server, message.nonce, now)
-        if eids is not None:
+        named = {record.eid for record in message.records if isinstance(record.eid, EidPrefix)}
+        eids = self.registrar.confirmed(server, message.nonce, named, now)
+        if eids:
             self._out.append(Registered(eids, server.address))
         return eids is not None
 
@@ -113,6 +128,16 @@ class Etr:
             ):
                 news.append(record)
         return news
+
+    def denied(self, message: MapNotify) -> bool:
+        """Whether it says that what is still ours is behind other routers."""
+        ours = set(self._site.rlocs)
+        return any(
+            isinstance(record.eid, EidPrefix) and bool(record.locators)
+            and (record.eid in self.registrar.eids or self._local(record.eid))
+            and not any(loc.address in ours for loc in record.locators)
+            for record in message.records
+        )  # fmt: skip
 
     def believed(self, eid: EidPrefix, nonce: int) -> None:
         """An ``elsewhere`` was acted on: older ones are replays from now on."""
@@ -140,27 +165,52 @@ class Etr:
         The EID that moved is both the Source-EID and the record: implementations differ in which they read.
         """
         sent = 0
-        moved_to = self._cache.find(eid)
-        there = moved_to[1].way if moved_to else None
-        skip = {rloc for rloc, _ in there.paths} if isinstance(there, Encap) else set()
+        skip = self._holders(eid)
         for rloc in self.targets(eid, now):
-            last = self._smrs.get((eid, rloc))
-            if rloc in skip or (last is not None and now - last < SMR_EVERY_S):
+            if rloc in skip:
                 continue
-            self._smrs[eid, rloc] = now
-            self._smrs.move_to_end((eid, rloc))
-            request = MapRequest(
-                self._nonces.next(now),
-                tuple(sorted(self._site.rlocs, key=lambda own: own.version != rloc.version)),
-                (EidRecord(eid),),
-                source_eid=eid if eid.host else None,
-                smr=True,
-            )
-            self._out.append(Datagram(request.encode(), rloc, CONTROL_PORT))
+            last = self._smrs.get((eid, rloc))
+            if last is not None and now - last < SMR_EVERY_S:
+                # What the first one made it ask may have been answered before this move.
+                if len(self._smrs_due) < MAX_REMEMBERED:
+                    self._smrs_due.setdefault((eid, rloc), now + SMR_EVERY_S)
+                continue
+            self._send_smr(eid, rloc, now)
             sent += 1
+        return sent
+
+    def timer(self, now: float) -> None:
+        """Registrations, and solicitations that came too soon after the last."""
+        self.registrar.timer(now)
+        while self._smrs_due and next(iter(self._smrs_due.values())) <= now:
+            (eid, rloc), _ = self._smrs_due.popitem(last=False)
+            if rloc not in self._holders(eid):
+                self._send_smr(eid, rloc, now)
+
+    def next_timer(self) -> float | None:
+        times = (self.registrar.next_timer(), next(iter(self._smrs_due.values()), None))
+        return min((time for time in times if time is not None), default=None)
+
+    def _holders(self, eid: EidPrefix) -> set[IPAddress]:
+        """The RLOCs that ``eid`` is behind, as far as we know: nothing new to them."""
+        found = self._cache.find(eid)
+        way = found[1].way if found else None
+        return {rloc for rloc, _ in way.paths} if isinstance(way, Encap) else set()
+
+    def _send_smr(self, eid: EidPrefix, rloc: IPAddress, now: float) -> None:
+        self._smrs_due.pop((eid, rloc), None)
+        self._smrs[eid, rloc] = now
+        self._smrs.move_to_end((eid, rloc))
         while len(self._smrs) > MAX_REMEMBERED:
             self._smrs.popitem(last=False)
-        return sent
+        request = MapRequest(
+            self._nonces.next(now),
+            tuple(sorted(self._site.rlocs, key=lambda own: own.version != rloc.version)),
+            (EidRecord(eid),),
+            source_eid=eid if eid.host else None,
+            smr=True,
+        )
+        self._out.append(Datagram(request.encode(), rloc, CONTROL_PORT))
 
     def _answer_probe(self, message: MapRequest, source: IPAddress, port: int) -> None:
         """An RLOC-probe asks whether we are alive: we answer with a mapping of ours, the one asked for if
@@ -177,19 +227,17 @@ class Etr:
         """The prefix of ours that ``eid`` is answered with."""
         if eid in self.registrar.eids:
             return eid
-        covering = [prefix for prefix in self.registrar.eids if prefix.covers(eid)]
-        if not covering or (eid.host and not self._local(eid)):
+        covering = self.registrar.eids.longest(eid)
+        if covering is None or (eid.host and not self._local(eid)):
             return None
-        return max(covering, key=lambda prefix: prefix.length)
+        return covering[0]
 
-    def _gone_from(self, prefix: EidPrefix) -> list[MappingRecord]:
+    def _gone_from(self, prefix: EidPrefix) -> Iterator[MappingRecord]:
         """More-specifics of a prefix of ours that are elsewhere: an answer that covers them must name them
         (RFC 9301, 5.5)."""
         if prefix.host:
-            return []
-        gone = []
+            return
         for eid in self._cache.away:
             entry = self._cache.table.get(eid)
             if prefix.covers(eid) and entry is not None and entry.record is not None and entry.record.locators:
-                gone.append(MappingRecord(eid, entry.record.locators, entry.record.ttl))
-        return gone
+                yield MappingRecord(eid, entry.record.locators, entry.record.ttl)

@@ -6,7 +6,6 @@ address that may not exist. The EID-prefix of the answer is then subscribed to, 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -23,7 +22,8 @@ from followme.lisp import (
     MapRequest,
 )
 
-from .mapcache import Entry, MapCache, addresses
+from .hints import Hints
+from .mapcache import Entry, MapCache, addresses, agrees
 from .outputs import Answered, Datagram, Encap, IPAddress, LocatorState, Output, Redirected, Release, Way
 from .probing import Prober
 from .refusals import Refusals
@@ -31,10 +31,6 @@ from .requests import Ask, Nonces, Requests
 from .site import Site, host
 
 UNANSWERED_MINUTES = 0
-SMR_EVERY_S = 1.0
-MAX_SOLICITED = 1024
-FORMER_S = 10.0
-"""How long a locator that a mapping has no more is remembered: what it sends about that is nothing new."""
 MAX_SUBSCRIBED_HOLES = 256
 """Negative mappings that we subscribe to: each is an entry at the map server."""
 PUBLICATION_WINDOW = 1 << 20
@@ -53,8 +49,7 @@ class Itr:
         """RLOCs to be probed also while no packet goes there."""
         self.cache = MapCache(out, site.max_entries, self.prober.down, site.own)
         self.requests = Requests(nonces)
-        self._solicited: OrderedDict[EidPrefix, float] = OrderedDict()
-        self._former: OrderedDict[EidPrefix, tuple[frozenset[IPAddress], float]] = OrderedDict()
+        self._hints = Hints()
         self._resolver = 0
 
     def miss(self, packet: bytes, now: float) -> tuple[EidPrefix, EidPrefix] | None:
@@ -81,8 +76,12 @@ class Itr:
         return source, eid
 
     def ask(self, eid: EidPrefix, now: float, *, subscribe: bool = True, smr: bool = False) -> None:
-        """Ask the map system for ``eid``."""
-        self.requests.begin(eid, now, subscribe=subscribe, smr=smr)
+        """Ask the map system for ``eid``.
+
+        What has left our own subnet is not subscribed to: of that the map server tells us of its own accord, by
+        nonces that are not those of a subscription, and it is asked for all the time.
+        """
+        self.requests.begin(eid, now, subscribe=subscribe and not self._site.own(eid), smr=smr)
         self.send_due(now)
 
     def reply(self, message: MapReply, source: IPAddress, now: float) -> None:
@@ -96,13 +95,23 @@ class Itr:
             self._refusals.refuse("late Map-Reply" if late else "Map-Reply with a wrong nonce", source, now)
             return
         records = self._records(message.records, ask.eid)
-        if not records:
+        home = self._home(message.records, ask.eid)
+        if not records and not home:
             self._refusals.refuse("Map-Reply for another EID", source, now, ask.eid)
             return
         if not self._plausible(source, records):
             self._refusals.refuse("Map-Reply from a stranger", source, now, ask.eid)
             return
-        self._answer(ask, records, now, None)
+        if records:
+            self._answer(ask, records, now, None)
+        if home:
+            self.returned(ask)
+
+    def returned(self, ask: Ask) -> None:
+        """An EID of our subnet is nowhere else any more, says the map system: it counts as at home again."""
+        if ask.eid in self.cache.away:
+            self.cache.remove(ask.eid)
+            self.requests_done(ask.eid)
 
     def confirmed(self, message: MapNotify, now: float) -> bool:
         """Whether an authenticated Map-Notify confirms a subscription of ours; if so it is done."""
@@ -137,7 +146,7 @@ class Itr:
                 continue
             if record.ttl == 0:
                 gone = self.cache.remove(eid)  # and what covers it counts again
-                self._left(eid, frozenset() if gone is None else frozenset(addresses(gone)), now)
+                self._hints.left(eid, frozenset() if gone is None else frozenset(addresses(gone)), now)
             else:
                 self.place(record, eid, now)
             self.requests_done(eid)
@@ -150,6 +159,28 @@ class Itr:
             for entry in self.cache.table.covering(record.eid)
         )  # fmt: skip
         return any(one.nonce is not None and 0 < one.nonce - message.nonce < PUBLICATION_WINDOW for one in entries)
+
+    def doubts(self, message: MapNotify, now: float) -> bool:
+        """Whether an authenticated Map-Notify that belongs to no subscription contradicts an entry of ours.
+
+        It may be a publication for who was here before a restart; or an old one, sent again by a stranger. So the
+        map system is asked.
+        """
+        doubtful = False
+        ours = set(self._site.rlocs)
+        for record in message.records:
+            eid = record.eid
+            if not isinstance(eid, EidPrefix) or eid in self._site.prefixes or not self._site.in_space(eid):
+                continue
+            found = self.cache.find(eid)
+            if found is None or (not record.locators and found[0] != eid) or agrees(found[1], record):
+                continue
+            if any(loc.address in ours for loc in record.locators):
+                continue
+            doubtful = True
+            if self._hints.take(eid, now):
+                self.ask(eid, now, subscribe=False)
+        return doubtful
 
     def solicited(self, message: MapRequest, source: IPAddress, now: float) -> None:
         """An SMR: believed only as far as to ask the map system, and only from a locator of the mapping (RFC 9301,
@@ -165,21 +196,16 @@ class Itr:
             if found is None:
                 continue
             former = source not in addresses(found[1])
-            if former and not self._was_there(eid, source, now):
+            if former and not self._hints.was_there(eid, source, now):
                 continue
             known = True
             if former and any(entry.nonce is not None for entry in self.cache.table.covering(eid)):
                 self._refusals.counts["SMR about what is known"] += 1
                 continue
             asked = eid if eid.host else found[0]
-            last = self._solicited.get(asked)
-            if last is not None and now - last < SMR_EVERY_S:
+            if not self._hints.take(asked, now):
                 self._refusals.counts["SMR too soon"] += 1
                 continue
-            self._solicited[asked] = now
-            self._solicited.move_to_end(asked)
-            while len(self._solicited) > MAX_SOLICITED:
-                self._solicited.popitem(last=False)
             self.ask(asked, now, subscribe=False, smr=True)
         if not known:
             self._refusals.refuse("SMR from a stranger", source, now)
@@ -200,23 +226,10 @@ class Itr:
         before = self.cache.find(eid)
         left = frozenset() if before is None else frozenset(addresses(before[1]))
         entry = self.cache.put(replace(record, locators=locators), eid, now, nonce)
-        self._left(eid, left - addresses(entry), now)
+        self._hints.left(eid, left - addresses(entry), now)
         self.prober.use(addresses(entry), now)
         if isinstance(entry.way, Encap) and (before is None or before[1].way != entry.way):
             self._out.append(Redirected(eid, tuple(rloc for rloc, _ in entry.way.paths)))
-
-    def _left(self, eid: EidPrefix, rlocs: frozenset[IPAddress], now: float) -> None:
-        """The mapping has these locators no more."""
-        if rlocs:
-            before, at = self._former.get(eid, (frozenset(), now))
-            self._former[eid] = (rlocs | before if now - at < FORMER_S else rlocs), now
-            self._former.move_to_end(eid)
-            while len(self._former) > MAX_SOLICITED:
-                self._former.popitem(last=False)
-
-    def _was_there(self, eid: EidPrefix, rloc: IPAddress, now: float) -> bool:
-        rlocs, at = self._former.get(eid, (frozenset(), 0.0))
-        return rloc in rlocs and now - at < FORMER_S
 
     def adopt(self, eid: EidPrefix, way: Way, now: float, seconds: float) -> None:
         """A route that an earlier run left in the kernel."""
@@ -232,7 +245,9 @@ class Itr:
 
     def timer(self, now: float) -> None:
         for eid in self.cache.timer(now):
-            self.requests.begin(eid, now)
+            self.ask(eid, now)
+        for eid in self._hints.due(now):
+            self.ask(eid, now, subscribe=False, smr=True)
         self.send_due(now)
         probes, gone = self.prober.due({**self.watched, **self.cache.rlocs()}, now)
         for rloc, eid, nonce in probes:
@@ -244,7 +259,8 @@ class Itr:
                 self.ask(eid, now)
 
     def next_timer(self) -> float | None:
-        times = (self.cache.next_timer(), self.requests.next_timer(), self.prober.next_timer())
+        parts = (self.cache, self._hints, self.requests, self.prober)
+        times = [part.next_timer() for part in parts]
         return min((time for time in times if time is not None), default=None)
 
     def send_due(self, now: float) -> None:
@@ -311,9 +327,17 @@ class Itr:
                 if space is None or not space.covers(asked):
                     continue
                 eid = space
-            if eid not in self._site.prefixes and not self._local(eid):
+            # What has left our subnet does not cease to be somewhere because our registration has.
+            nowhere = self._site.own(eid) and not record.locators
+            if eid not in self._site.prefixes and not self._local(eid) and not nowhere:
                 taken.append((eid, record))
         return taken
+
+    def _home(self, records: tuple[MappingRecord, ...], asked: EidPrefix) -> bool:
+        """Whether an answer says that what had left our subnet is in our own prefix, and nowhere else."""
+        covering = [r.eid for r in records if isinstance(r.eid, EidPrefix) and r.eid.covers(asked)]
+        best = max(covering, key=lambda eid: eid.length, default=None)
+        return asked in self.cache.away and best in self._site.prefixes
 
     def _plausible(self, source: IPAddress, records: list[tuple[EidPrefix, MappingRecord]]) -> bool:
         """An answer comes from the map system, or from a locator of the mapping itself."""
@@ -335,9 +359,8 @@ class Itr:
         self._out.append(Answered(ask.eid, best[1]))
         subscribed = any(entry.nonce is not None for entry in self.cache.table.covering(best[0]))
         room = bool(best[1].locators) or self.cache.negatives <= MAX_SUBSCRIBED_HOLES
-        if not ask.subscribe and not subscribed and room:
-            self.requests.begin(best[0], now)
-            self.send_due(now)
+        if not ask.subscribe and not subscribed and room and not self._site.own(best[0]):
+            self.ask(best[0], now)
 
     def _probed(self, nonce: int, source: IPAddress, now: float) -> None:
         risen = self.prober.answered(source, nonce, now)

@@ -35,6 +35,8 @@ class DataPlane(Protocol):
     """What the tunnel router needs of the kernel; all methods raise ``DataPlaneError``."""
 
     lan_mac: bytes
+    lan_addresses: tuple[IPAddress, ...]
+    """Our own addresses on the LAN; known after ``start``."""
 
     async def start(self, punt: str) -> dict[EidPrefix, Way]:
         """Make or adopt devices, rules and fixed routes (``punt`` is a device that is there); what mappings
@@ -82,6 +84,7 @@ class KernelPlane:
             self._netlink.close()
             raise
         self._arms = Arms(config.namespace, config.lan, config.host_port)
+        self.lan_addresses: tuple[IPAddress, ...] = ()
         self._tables: list[MapCacheRoutes] = []
         self._headers: PlainHeaders | None = None
         self._fast: FastPath | None = None
@@ -90,6 +93,7 @@ class KernelPlane:
 
     async def start(self, punt: str) -> dict[EidPrefix, Way]:
         config = self._config
+        self.lan_addresses = await device.addresses(config.lan, namespace=self._namespace)
         tunnel = await device.ensure(config.tunnel, namespace=self._namespace, core_mtu=config.core_mtu)
         quiet: dict[str, int | str] = {
             f"ipv4/conf/{punt}/rp_filter": 0,

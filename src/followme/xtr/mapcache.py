@@ -23,6 +23,9 @@ WATCH_S = 30.0
 EXTENSION_S = 30.0
 MAX_EXTENSIONS = 20
 """A mapping in use outlives its TTL by 10 minutes at the most where the map system is silent."""
+AWAY_S = 300.0
+"""How often the map system is asked where an EID of our own subnet is that has left: used or not, as without its
+entry the EID would count as ours, and nothing would ask for it ever again."""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,14 @@ def addresses(entry: Entry) -> set[IPAddress]:
     if entry.record is not None:
         return {loc.address for loc in entry.record.locators if isinstance(loc.address, IPAddress)}
     return {rloc for rloc, _ in entry.way.paths} if isinstance(entry.way, Encap) else set()
+
+
+def agrees(entry: Entry, record: MappingRecord) -> bool:
+    """Whether an entry says the same as ``record``. Of a route from an earlier run only the locators in use are
+    known."""
+    theirs = {loc.address for loc in record.locators if isinstance(loc.address, IPAddress)}
+    known = addresses(entry)
+    return known == theirs or (entry.record is None and bool(known) and known < theirs)
 
 
 class MapCache:
@@ -156,7 +167,7 @@ class MapCache:
             if entry is None:
                 continue
             if now >= entry.expires:
-                if entry.used and entry.extensions < MAX_EXTENSIONS:
+                if eid in self.away or (entry.used and entry.extensions < MAX_EXTENSIONS):
                     entry.extensions += 1
                     entry.expires = now + EXTENSION_S
                     heapq.heappush(self._due, (entry.expires, eid))
@@ -164,7 +175,9 @@ class MapCache:
                 else:
                     self.remove(eid)
             elif now >= entry.watch_from and isinstance(entry.way, Encap):
-                if not entry.used and not entry.watched:
+                if eid in self.away:
+                    ask.append(eid)
+                elif not entry.used and not entry.watched:
                     entry.watched = True
                     self.watched.add(eid)
                 heapq.heappush(self._due, (entry.expires, eid))
@@ -183,6 +196,8 @@ class MapCache:
     ) -> Entry:
         self._forget(eid)
         self._make_room()
+        if isinstance(way, Encap) and self._own(eid):
+            seconds = min(seconds, AWAY_S)
         expires = now + seconds
         entry = Entry(record, way, expires, expires - min(WATCH_S, seconds / 4), nonce=nonce)
         self.table.set(eid, entry)
@@ -203,7 +218,9 @@ class MapCache:
         while len(self.table) >= self._max:
             self.evicted += 1
             victim = next(iter(self._negative), None)
-            self.remove(victim if victim is not None else next(iter(self.table)))
+            if victim is None:
+                victim = next((eid for eid in self.table if eid not in self.away), next(iter(self.table)))
+            self.remove(victim)
 
     def _forget(self, eid: EidPrefix) -> Entry | None:
         entry = self.table.pop(eid)

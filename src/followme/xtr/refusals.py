@@ -10,6 +10,7 @@ log = logging.getLogger(__name__)
 LOG_EVERY_S = 10.0
 MAX_LINES = 20
 MAX_REMEMBERED = 512
+MAX_SOURCES = 4096
 
 
 class Refusals:
@@ -39,6 +40,23 @@ class Refusals:
         while len(self._logged) > MAX_REMEMBERED:
             self._logged.popitem(last=False)
         log.warning("refused (%s): %s%s", reason, who, f": {detail}" if detail else "")
+
+
+class SourceBuckets:
+    """A bucket for each source, at most ``MAX_SOURCES``: the one that was silent longest is forgotten."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[object, Bucket] = OrderedDict()
+
+    def take(self, source: object, now: float) -> bool:
+        bucket = self._buckets.get(source)
+        if bucket is None:
+            bucket = self._buckets[source] = Bucket(self._rate, self._burst)
+            while len(self._buckets) > MAX_SOURCES:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(source)
+        return bucket.take(now)
 
 
 class Bucket:

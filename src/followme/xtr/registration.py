@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from followme.lisp import EidPrefix, MapRegister, sign
 
 from .outputs import Datagram, Output
+from .prefixtable import PrefixTable
 from .site import MapServer, Site
 
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -42,7 +43,7 @@ class Registrar:
 
     def __init__(self, site: Site, out: list[Output], next_nonce: Callable[[], int]) -> None:
         self._site, self._out, self._next = site, out, next_nonce
-        self.eids: dict[EidPrefix, float] = {}
+        self.eids: PrefixTable[float] = PrefixTable()
         """What is registered, with the time of its claim."""
         self.sessions = {server.address: _Session(server) for server in site.servers}
 
@@ -50,7 +51,7 @@ class Registrar:
         """Register ``eid`` at once, whether it was or not; ``False`` if there is no room."""
         if eid not in self.eids and len(self.eids) >= MAX_EIDS:
             return False
-        self.eids[eid] = now
+        self.eids.set(eid, now)
         for session in self.sessions.values():
             self._strike(session, eid)
             batch = _Batch((eid,), now)
@@ -60,7 +61,7 @@ class Registrar:
 
     def drop(self, eid: EidPrefix, now: float, *, withdraw: bool) -> None:
         """``eid`` is no longer ours; ``withdraw`` says so to the map servers (TTL 0, RFC 9301, 5.6)."""
-        if self.eids.pop(eid, None) is None:
+        if self.eids.pop(eid) is None:
             return
         for session in self.sessions.values():
             session.confirmed.pop(eid, None)
@@ -70,15 +71,23 @@ class Registrar:
                 session.batches.append(batch)
                 self._send(session, batch, now)
 
-    def confirmed(self, server: MapServer, nonce: int, now: float) -> tuple[EidPrefix, ...] | None:
-        """A Map-Notify of ``nonce``: the EIDs that it confirms, ``None`` if it answers none of ours."""
+    def confirmed(
+        self, server: MapServer, nonce: int, named: Collection[EidPrefix], now: float
+    ) -> tuple[EidPrefix, ...] | None:
+        """A Map-Notify of ``nonce``: the EIDs that it confirms, ``None`` if it answers none of ours.
+
+        Only those that it names are registered; the others go on being asked for (RFC 9301, 5.7).
+        """
         session = self.sessions[server.address]
         for batch in session.batches:
             if nonce in batch.nonces:
-                session.batches.remove(batch)
+                done = tuple(eid for eid in batch.eids if eid in named)
+                batch.eids = tuple(eid for eid in batch.eids if eid not in named)
+                if not batch.eids:
+                    session.batches.remove(batch)
                 if not batch.withdraw:
-                    session.confirmed.update((eid, now) for eid in batch.eids if eid in self.eids)
-                return batch.eids
+                    session.confirmed.update((eid, now) for eid in done if eid in self.eids)
+                return done
         return None
 
     def settled(self, eid: EidPrefix) -> bool:

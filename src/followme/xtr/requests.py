@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from followme.lisp import EidPrefix
 
-from .refusals import Bucket
+from .refusals import Bucket, SourceBuckets
 
 MAX_PENDING = 1024
 MAX_PER_SOURCE = 64
@@ -22,34 +22,35 @@ MAX_PACKETS = 64
 MAX_WAITING_BYTES = 4 << 20
 SOURCE_RATE, SOURCE_BURST = 50.0, 64.0
 TOTAL_RATE, TOTAL_BURST = 1000.0, 500.0
-MAX_SOURCES = 4096
 RETRY_S = (0.5, 1.0, 2.0, 4.0)
 """How long each attempt waits for its answer; after the last the EID is given up."""
 RECENT = 2048
 """Answered nonces that are remembered, as an answer may come twice."""
 
 _EPOCH = 1_704_067_200
+_UNIT_S = 8
 _RANDOM_BITS = 36
 
 
 class Nonces:
     """Nonces that grow, as RFC 9437 wants of a subscriber, and are secret, as RFC 9301 wants of an ITR.
 
-    The upper 28 bits are seconds, so that they grow over a restart too; the lower 36 are random.
-    ``wall`` is the time of day at monotonic time ``now``, in seconds.
+    The upper 28 bits are units of 8 seconds, until 2092, so that they grow over a restart too; the lower 36 are
+    random. ``wall`` is the time of day at monotonic time ``now``, in seconds. All are above ``last``, which an
+    earlier run may have used, whatever the clock says now.
     """
 
-    def __init__(self, wall: float, now: float) -> None:
+    def __init__(self, wall: float, now: float, last: int = 0) -> None:
         self._offset = wall - now - _EPOCH
-        self._last = 0
+        self.last = last
 
     def next(self, now: float) -> int:
-        seconds = max(int(now + self._offset), 0) & 0xFFFFFFF
-        nonce = seconds << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
-        if nonce <= self._last:
-            nonce = self._last + 1 + secrets.randbits(_RANDOM_BITS - 4)
-        self._last = nonce & (1 << 64) - 1
-        return self._last
+        units = max(int(now + self._offset), 0) // _UNIT_S & 0xFFFFFFF
+        nonce = units << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+        if nonce <= self.last:
+            nonce = self.last + 1 + secrets.randbits(_RANDOM_BITS - 4)
+        self.last = nonce & (1 << 64) - 1
+        return self.last
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ class Requests:
         self.pending: OrderedDict[EidPrefix, Ask] = OrderedDict()
         self._by_nonce: dict[int, Ask] = {}
         self._recent: OrderedDict[int, EidPrefix] = OrderedDict()
-        self._sources: OrderedDict[bytes | None, Bucket] = OrderedDict()
+        self._sources = SourceBuckets(SOURCE_RATE, SOURCE_BURST)
         self._held: Counter[bytes | None] = Counter()
         self._total = Bucket(TOTAL_RATE, TOTAL_BURST)
         self.waiting_bytes = 0
@@ -87,7 +88,7 @@ class Requests:
         if ask is None:
             if self._held[source] >= MAX_PER_SOURCE:
                 return "misses of one source"
-            if not self._bucket(source).take(now) or not self._total.take(now):
+            if not self._sources.take(source, now) or not self._total.take(now):
                 return "rate of misses"
             ask = self.begin(eid, now, source=source, subscribe=False)
         if len(ask.packets) >= MAX_PACKETS or self.waiting_bytes + len(packet) > MAX_WAITING_BYTES:
@@ -158,12 +159,3 @@ class Requests:
 
     def next_timer(self) -> float | None:
         return self._next if self.pending else None
-
-    def _bucket(self, source: bytes) -> Bucket:
-        bucket = self._sources.get(source)
-        if bucket is None:
-            bucket = self._sources[source] = Bucket(SOURCE_RATE, SOURCE_BURST)
-            while len(self._sources) > MAX_SOURCES:
-                self._sources.popitem(last=False)
-        self._sources.move_to_end(source)
-        return bucket

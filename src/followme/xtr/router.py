@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network
@@ -19,7 +18,6 @@ from .state import Arm
 
 RouterError = DataPlaneError
 IPNetwork = IPv4Network | IPv6Network
-_MAX_LOOKUPS = 256
 
 
 class TunnelRouter(Shell):
@@ -32,10 +30,20 @@ class TunnelRouter(Shell):
 
     async def expect(self, eid: IPAddress, mac: bytes) -> None:
         """A machine will be carried here. What comes out of the tunnel for it goes to the LAN from now on;
-        our own LAN's packets go where it still is. Nothing is registered."""
-        key = self._key(eid)
-        self.control.residents.put(Resident(key, mac, pinned=True, expected=True))
-        self._save()
+        our own LAN's packets go where it still is. Nothing is registered. Refused if it cannot be written down."""
+        key, residents = self._key(eid), self.control.residents
+        before, resident = residents.here.get(key), Resident(self._key(eid), mac, pinned=True, expected=True)
+        residents.put(resident)
+        try:
+            await self._keeper.now()
+        except RouterError as error:
+            if residents.here.get(key) == resident:
+                residents.drop(key)
+                if before is not None:
+                    residents.put(before)
+            raise RouterError(f"{eid} cannot be expected here: {error}") from None
+        if residents.here.get(key) != resident:
+            raise RouterError(f"{eid} was claimed here or given up while it was to be expected")
         self._data_plane.set_neighbour(eid, mac, permanent=True)
         self._data_plane.expect(key)
         self._apply()
@@ -63,17 +71,25 @@ class TunnelRouter(Shell):
         self._data_plane.unexpect(key)
 
     async def arm(self, eid: IPAddress, mac: bytes, rloc: IPAddress) -> None:
-        """Be ready to carry a machine away: its frames that the hypervisor's bridge bounces go to ``rloc``."""
+        """Be ready to carry a machine away: its frames that the hypervisor's bridge bounces go to ``rloc``.
+        Refused if it cannot be written down, as after a crash nobody would take the filters away."""
         key = self._key(eid)
-        self._arms[key] = Arm(key, mac, rloc)
-        self._save()
+        before, arm = self._arms.get(key), Arm(key, mac, rloc)
+        self._arms[key] = arm
+        try:
+            await self._keeper.now()
+        except RouterError as error:
+            if self._arms.get(key) == arm:
+                del self._arms[key]
+                if before is not None:
+                    self._arms[key] = before
+            raise RouterError(f"{eid} cannot be carried: {error}") from None
         await self._data_plane.arm(key, mac, rloc)
 
     def switch(self, eid: IPAddress, rloc: IPAddress) -> None:
         """From now on the machine is behind ``rloc``: one netlink request, no disk, nothing to wait for."""
         self.control.switch(self._key(eid), rloc, time.monotonic())
-        self._apply(save=False)
-        asyncio.get_running_loop().call_soon(self._save)
+        self._apply()
 
     async def disarm(self, eid: IPAddress) -> None:
         """The machine stays: forget the arm. After ``switch`` also ``claim`` it back."""
@@ -91,38 +107,17 @@ class TunnelRouter(Shell):
 
     async def erase(self, eid: IPAddress) -> None:
         """Forget a dynamic EID as if it had never been here; nothing is told to the map system."""
-        await self._forget(eid, withdraw=False)
-
-    async def withdraw(self, eid: IPAddress) -> None:
-        """As ``erase``, and its registration is withdrawn."""
-        await self._forget(eid, withdraw=True)
+        key = self._key(eid)
+        self.control.erase(key, time.monotonic(), withdraw=False)
+        self._apply()
+        self._data_plane.unexpect(key)
+        self._data_plane.forget_neighbour(eid)
 
     def smr(self, eid: IPAddress) -> int:
         """Solicit the correspondents of an EID to ask again; how many."""
         sent = self.control.etr.solicit(self._key(eid), time.monotonic())
         self._apply()
         return sent
-
-    def correspondents(self, eid: IPAddress) -> tuple[IPAddress, ...]:
-        """RLOCs that asked for the EID, the latest first, then those that our site sends to."""
-        return self.control.etr.targets(self._key(eid), time.monotonic())
-
-    async def lookup(self, eid: IPAddress) -> tuple[IPAddress, ...]:
-        """Where the map system says that an EID is: its RLOCs, none if it is nowhere."""
-        key = self._key(eid)
-        if self.control.local(key):
-            return self._site.rlocs
-        future = self._lookups.get(key)
-        if future is None:
-            if len(self._lookups) >= _MAX_LOOKUPS:
-                raise RouterError(f"{eid}: {_MAX_LOOKUPS} look-ups are under way")
-            future = self._lookups[key] = asyncio.get_running_loop().create_future()
-            self.control.itr.ask(key, time.monotonic(), subscribe=False)
-            self._apply()
-        record = await asyncio.shield(future)
-        if record is None:
-            raise RouterError(f"{eid}: the map system did not answer")
-        return tuple(loc.address for loc in record.locators if isinstance(loc.address, IPAddress))
 
     def talks_to(self) -> tuple[IPNetwork, ...]:
         """The EID-prefixes that this site sends to, the longest first."""
@@ -156,10 +151,3 @@ class TunnelRouter(Shell):
     def status(self) -> dict[str, Any]:
         """For operators; JSON types only."""
         return status.describe(self.config, self.control, self._sockets.unsent, time.monotonic())
-
-    async def _forget(self, eid: IPAddress, *, withdraw: bool) -> None:
-        key = self._key(eid)
-        self.control.erase(key, time.monotonic(), withdraw=withdraw)
-        self._apply()
-        self._data_plane.unexpect(key)
-        self._data_plane.forget_neighbour(eid)

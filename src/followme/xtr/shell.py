@@ -10,17 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from followme.lisp import EidPrefix, MappingRecord
+from followme.lisp import EidPrefix
 from followme.packets.arp import arp_request_frame
 from followme.xtr.errors import DataPlaneError
 
 from . import lanfilter
 from .config import RouterConfig
 from .control import Control
+from .keeper import StateKeeper
 from .kernel import DataPlane, KernelPlane
 from .lan import LanSensor, Seen
 from .outputs import (
-    Answered,
     Appeared,
     CheckNode,
     Datagram,
@@ -38,7 +38,7 @@ from .punt import Punt
 from .residents import Policy
 from .site import host
 from .sockets import ControlSockets
-from .state import NONCE_BLOCK, Arm, State, StateFile
+from .state import NONCE_BLOCK, REQUEST_BLOCK, Arm, State, StateFile
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,13 @@ class Shell:
         self._on_event = on_event
         self._plane = plane
         self._file = StateFile(config.state_dir, config.site)
+        self._keeper = StateKeeper(self._file, self._state)
         self._queue: deque[Output] = deque()
         self._admitting: asyncio.Task[None] | None = None
         self._arms: dict[EidPrefix, Arm] = {}
-        self._lookups: dict[EidPrefix, asyncio.Future[MappingRecord | None]] = {}
         self._filtered: object = None
         self._refilter_due = False
-        self._saved: State | None = None
-        self._nonce = self._nonce_bound = 0
+        self._nonce = self._nonce_bound = self._request_bound = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stack = contextlib.ExitStack()
         self._running = False
@@ -72,18 +71,25 @@ class Shell:
     async def start(self) -> None:
         """Make devices and rules or adopt them, take up what an earlier run knew, register, listen."""
         config, iid = self.config, self.config.instance_id
-        state = self._file.load(iid)
-        self._nonce = max(state.nonce, int(time.time() * _NONCES_PER_SECOND))
-        self._nonce_bound = self._nonce + NONCE_BLOCK
         try:
+            # What another router may have comes first: in vain, it leaves that one's kernel as it is.
+            self._file.lock()
+            self._stack.callback(self._file.unlock)
+            state = self._file.load(iid)
+            self._nonce = max(state.nonce, int(time.time() * _NONCES_PER_SECOND))
+            self._nonce_bound = self._nonce + NONCE_BLOCK
+            self._sockets = ControlSockets(config.namespace, self._site.rlocs, self._received, self._apply)
+            self._stack.callback(self._sockets.close)
+            self._sensor = LanSensor(config.namespace, config.lan, iid)
+            self._stack.callback(self._sensor.close)
             plane = self._plane = self._plane or KernelPlane(config)
             self._punt = Punt(config.namespace, config.punt)
             self._stack.callback(self._punt.close)
-            self.control = Control(
-                self._site, self._policy(plane.lan_mac), time.time(), time.monotonic(), self._register_nonce
-            )
             found = await plane.start(config.punt)
             now = time.monotonic()
+            self.control = Control(
+                self._site, self._policy(plane), time.time(), now, self._register_nonce, state.request_nonce
+            )
             # A switch is not written before it is made: the route of a machine on its way says whether it was.
             switched = {arm.eid for arm in state.arms if isinstance(found.get(arm.eid), Encap)}
             residents = [one for one in state.residents if one.expected or one.eid not in switched]
@@ -102,10 +108,9 @@ class Shell:
                 await plane.arm(arm.eid, arm.mac, arm.rloc)
             for eid in (*state.guarded, *switched):
                 self.control.residents.guard(eid)
-            self._sensor = LanSensor(config.namespace, config.lan, iid)
-            self._stack.callback(self._sensor.close)
-            self._sockets = ControlSockets(config.namespace, self._site.rlocs, self._received, self._apply)
-            self._stack.callback(self._sockets.close)
+            self._reserve()
+            with contextlib.suppress(DataPlaneError):  # it is logged; what was written is still there
+                await self._keeper.now()
         except BaseException:
             self._stack.close()
             raise
@@ -137,9 +142,8 @@ class Shell:
         if self._admitting is not None:
             self._admitting.cancel()
             await asyncio.gather(self._admitting, return_exceptions=True)
-        for future in self._lookups.values():
-            future.cancel()
-        self._save()
+        self._request_bound = self.control.nonces.last
+        await self._keeper.close()
         plane = self._data_plane
         try:
             await plane.close(leave=leave)
@@ -177,11 +181,10 @@ class Shell:
 
     # -- out -------------------------------------------------------------------------------------------
 
-    def _apply(self, *, save: bool = True) -> None:
-        """Do what the control plane wants done, in its order; what must survive is written before."""
+    def _apply(self) -> None:
+        """Do what the control plane wants done, in its order. What must survive is written meanwhile: who is here
+        shows up again, and ``expect`` and ``arm`` wait for the disk themselves."""
         self._queue.extend(self.control.take())
-        if save:
-            self._save()
         while self._queue and self._admitting is None:
             output = self._queue[0]
             if isinstance(output, SetRoute) and self._data_plane.strange(output.way):
@@ -196,6 +199,8 @@ class Shell:
             # Not now: a switch must not wait for it.
             self._refilter_due = True
             asyncio.get_running_loop().call_soon(self._refilter)
+        self._reserve()
+        self._keeper.later()
         self._schedule()
 
     async def _admit(self, output: SetRoute) -> None:
@@ -230,10 +235,6 @@ class Shell:
                 self._data_plane.set_neighbour(event.eid.network.network_address, event.mac, permanent=False)
         elif isinstance(event, Departed):
             self._announce(event.eid)
-        elif isinstance(event, Answered):
-            future = self._lookups.pop(event.eid, None)
-            if future is not None and not future.done():
-                future.set_result(event.record)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -277,21 +278,22 @@ class Shell:
             self._timer.cancel()
         self._timer = loop.call_at(when, self._tick)
 
-    def _save(self) -> None:
-        """Write the state if it has changed. If that fails the router goes on, and says so."""
-        state = State(
+    def _state(self) -> State:
+        return State(
             self._nonce_bound,
             tuple(self.control.residents.here.values()),
             tuple(self._arms.values()),
             tuple(self.control.residents.guarded),
+            self._request_bound,
         )
-        if state == self._saved:
-            return
-        try:
-            self._file.save(state)
-            self._saved = state
-        except DataPlaneError as error:
-            log.error("%s; a restart would not know of the last changes", error)
+
+    def _reserve(self) -> None:
+        """Raise the bounds of the nonces long before they are reached, so that none is sent that is not below
+        what is written."""
+        if self._nonce > self._nonce_bound - NONCE_BLOCK // 2:
+            self._nonce_bound = self._nonce + NONCE_BLOCK
+        if self.control.nonces.last > self._request_bound - REQUEST_BLOCK // 2:
+            self._request_bound = self.control.nonces.last + REQUEST_BLOCK
 
     # -- the rest --------------------------------------------------------------------------------------
 
@@ -303,21 +305,18 @@ class Shell:
 
     def _register_nonce(self) -> int:
         self._nonce += 1
-        if self._nonce >= self._nonce_bound:
-            self._nonce_bound = self._nonce + NONCE_BLOCK
-            self._save()
         return self._nonce
 
     def _key(self, eid: IPAddress) -> EidPrefix:
         return host(self.config.instance_id, eid.packed)
 
-    def _policy(self, lan_mac: bytes) -> Policy:
+    def _policy(self, plane: DataPlane) -> Policy:
         config, iid = self.config, self.config.instance_id
         return Policy(
             ranges=tuple(EidPrefix.of(prefix, iid) for prefix in config.dynamic.prefixes),
             macs={host(iid, eid.packed): mac for eid, mac in config.dynamic.macs.items()},
-            own_addresses=frozenset(),
-            own_macs=frozenset({lan_mac}),
+            own_addresses=frozenset(host(iid, one.packed) for one in plane.lan_addresses),
+            own_macs=frozenset({plane.lan_mac}),
             max_eids=config.dynamic.max_eids,
             max_per_mac=config.dynamic.max_per_mac,
         )

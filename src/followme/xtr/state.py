@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from .outputs import IPAddress
 from .residents import Resident
 
 NONCE_BLOCK = 1 << 20
+REQUEST_BLOCK = 1 << 41
+"""Nonces of Map-Requests for some four minutes."""
 MAX_BYTES = 16 << 20
 _VERSION = 1
 
@@ -31,12 +34,13 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``nonce`` is above all nonces of Map-Registers that were ever sent."""
+    """``nonce`` is above all nonces of Map-Registers that were ever sent, ``request_nonce`` of Map-Requests."""
 
     nonce: int = 0
     residents: tuple[Resident, ...] = ()
     arms: tuple[Arm, ...] = ()
     guarded: tuple[EidPrefix, ...] = ()
+    request_nonce: int = 0
 
 
 class StateFile:
@@ -44,6 +48,26 @@ class StateFile:
 
     def __init__(self, directory: Path, site: str) -> None:
         self.path = directory / f"xtr-{site}.json"
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Until ``unlock``, or the end of this process, nobody else can; ``DataPlaneError`` if somebody has."""
+        name = self.path.with_suffix(".lock")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise DataPlaneError(f"{name}: held by another tunnel router of this site; it runs already") from None
+        except OSError as error:
+            self.unlock()
+            raise DataPlaneError(f"{name}: cannot be locked: {error.strerror}") from None
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def load(self, iid: int) -> State:
         """The state, an empty one if there is no file; ``DataPlaneError`` if it cannot be read or is damaged."""
@@ -58,7 +82,7 @@ class StateFile:
             )
             arms = tuple(Arm(_eid(item, iid), _mac(item), ip_address(item["rloc"])) for item in data["arms"])
             guarded = tuple(EidPrefix.of(ip_address(eid), iid) for eid in data["guarded"])
-            return State(int(data["nonce"]), residents, arms, guarded)
+            return State(_nonce(data["nonce"]), residents, arms, guarded, _nonce(data.get("request_nonce", 0)))
         except FileNotFoundError:
             return State()
         except OSError as error:
@@ -73,6 +97,7 @@ class StateFile:
         text = json.dumps({
             "version": _VERSION,
             "nonce": state.nonce,
+            "request_nonce": state.request_nonce,
             "residents": [
                 {"eid": str(one.eid.network.network_address), "mac": one.mac.hex(), "pinned": one.pinned,
                  "expected": one.expected}
@@ -98,6 +123,12 @@ class StateFile:
 
 def _eid(item: dict[str, Any], iid: int) -> EidPrefix:
     return EidPrefix.of(ip_address(item["eid"]), iid)
+
+
+def _nonce(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise ValueError(f"{value!r:.40} is no nonce")
+    return value
 
 
 def _mac(item: dict[str, Any]) -> bytes:

@@ -32,7 +32,8 @@ RIGHT: dict[str, Any] = {
         "images": ["/var/lib/followme/images"],
     },
     "machines": [{
-        "name": "vm1", "mac": "02:00:00:00:00:01", "address": "10.1.0.5", "kernel": "/k", "initrd": "/i",
+        "name": "vm1", "mac": "02:00:00:00:00:01", "address": "10.1.0.5",
+        "kernel": "/var/lib/followme/images/k", "initrd": "/var/lib/followme/images/vm1/i",
     }],
     "migration": {"max_pause_ms": 50, "timeout_s": 60},
     "store": "agent.db",
@@ -70,6 +71,12 @@ def test_a_right_file(tmp_path: Path) -> None:
     assert SECRET not in repr(config)
 
 
+def test_an_eid_with_a_mac_may_be_of_our_own_subnet_or_roam() -> None:
+    macs = {"10.1.0.9": "02:00:00:00:00:09", "10.3.0.9": "02:00:00:00:00:0a"}
+    config = check(changed("router", dynamic={"prefixes": ["10.3.0.0/24"], "macs": macs}), "agent.yaml")
+    assert len(config.router.dynamic.macs) == 2
+
+
 def test_a_router_without_machines_and_its_defaults() -> None:
     config = check({"router": RIGHT["router"]}, "agent.yaml")
     assert (str(config.control.address), config.control.port) == ("127.0.0.1", 4360), "loopback unless told"
@@ -95,6 +102,11 @@ def test_a_router_without_machines_and_its_defaults() -> None:
         ("control.peers", {"dc1": PEER}, "control.peers.dc1", "that is this site itself"),
         ("control.peers", {"no name": PEER}, "control.peers.no name", "match pattern"),
         ("host", {"images": []}, "host.images", "at least 1 item"),
+        ("host", {"images": ["images"]}, "host.images[0]", "images is relative"),
+        ("machines.0", {"kernel": "/boot/k"}, "machines[0].kernel", "/boot/k is in none of host.images"),
+        ("machines.0", {"initrd": "/var/lib/followme/images/../i"}, "machines[0].initrd", "is in none of"),
+        ("router", {"dynamic": {"prefixes": ["10.3.0.0/24"], "macs": {"10.4.0.9": "02:00:00:00:00:09"}}},
+         "router.dynamic.macs.10.4.0.9", "is in none of router.dynamic.prefixes"),
         ("host", {"max_memory_mib": 1}, "host.max_memory_mib", "greater than or equal to 32"),
         ("machines.0", {"mac": "01:00:5e:00:00:01"}, "machines[0].mac", "is a multicast address"),
         ("machines.0", {"address": "10.2.0.5"}, "machines[0].address", "10.2.0.5 is in none of router.prefixes"),
@@ -117,7 +129,7 @@ def test_machines_without_a_host() -> None:
 @pytest.mark.parametrize("key", ["name", "mac", "address"])
 def test_two_machines_with_the_same(key: str) -> None:
     data = copy.deepcopy(RIGHT)
-    other = {"name": "vm2", "mac": "02:00:00:00:00:02", "address": "10.1.0.6", "kernel": "/k", "initrd": "/i"}
+    other = {**data["machines"][0], "name": "vm2", "mac": "02:00:00:00:00:02", "address": "10.1.0.6"}
     data["machines"].append({**other, key: data["machines"][0][key]})
     (line,) = problems(data)
     assert line == f"agent.yaml: machines[1].{key}: {RIGHT['machines'][0][key]} stands already at machines[0]"

@@ -3,82 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-from followme.agent import network as rules
-from followme.agent.network import SiteNetwork
-from followme.migration.host import MachineSpec, MigrationError
-from followme.remote.client import Client
-from followme.remote.server import Caller
-from followme.store import Store
-from followme.xtr.router import TunnelRouter
+from followme.agent import claims as rules
+from followme.domain import Migration
+from followme.migration.host import MigrationError
+from followme.store import StoreError
 
-EID, OURS, THEIRS = IPv4Address("10.1.0.5"), IPv4Address("192.0.2.6"), IPv4Address("192.0.2.2")
-MAC = bytes.fromhex("02fc0000e001")
-ASK = {"machine": "vm1", "eid": str(EID), "mac": MAC.hex(":"), "rloc": str(THEIRS)}
-SPEC = MachineSpec(name="vm1", mac=MAC, memory_bytes=1 << 27, kernel=Path("/k"), initrd=Path("/i"), cmdline="")
-
-
-class Router:
-    """Notes what it is asked to do."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[object, ...]] = []
-        self.here: set[IPv4Address] = set()
-
-    def local(self, eid: IPv4Address) -> bool:
-        return eid in self.here
-
-    def claim(self, eid: IPv4Address, mac: bytes | None = None) -> None:
-        self.here.add(eid)
-        self.calls.append(("claim", eid, mac))
-
-    def switch(self, eid: IPv4Address, rloc: IPv4Address) -> None:
-        self.here.discard(eid)
-        self.calls.append(("switch", eid, rloc))
-
-    def prefetch(self, prefixes: Iterable[IPv4Network]) -> None:
-        self.calls.append(("prefetch", *prefixes))
-
-    async def expect(self, eid: IPv4Address, mac: bytes) -> None:
-        self.calls.append(("expect", eid, mac))
-
-    async def unexpect(self, eid: IPv4Address) -> None:
-        self.calls.append(("unexpect", eid))
-
-    async def arm(self, eid: IPv4Address, mac: bytes, rloc: IPv4Address) -> None:
-        self.calls.append(("arm", eid, rloc))
-
-    async def disarm(self, eid: IPv4Address) -> None:
-        self.calls.append(("disarm", eid))
-
-
-class Peer:
-    def __init__(self, name: str) -> None:
-        self.peer = name
-
-
-class Site:
-    def __init__(self, path: Path) -> None:
-        async def connect(site: str) -> Client:
-            raise NotImplementedError
-
-        self.store = Store(path)
-        self.router = Router()
-        self.network = SiteNetwork("dc2", cast(TunnelRouter, self.router), OURS, self.store, connect)
-
-    async def ask(self, method: str, params: dict[str, Any], peer: str = "dc1") -> Any:
-        handlers = {**self.network.handlers(), **self.network.controller_handlers()}
-        return await handlers[method](params, cast(Caller, Peer(peer)))
-
-    def done(self) -> list[object]:
-        calls, self.router.calls = self.router.calls, []
-        return [call[0] for call in calls]
+from .fake import ASK, EID, MAC, OURS, SPEC, THEIRS, Site
 
 
 @pytest.fixture
@@ -125,9 +62,18 @@ async def test_only_who_announced_a_machine_may_speak_of_it(site: Site, method: 
     assert site.done() == []
 
 
+@pytest.mark.parametrize("method", ["arrived", "back", "unexpect"])
+async def test_only_the_migration_that_is_under_way_counts(site: Site, method: str) -> None:
+    await site.ask("expect", ASK)
+    site.done()
+    with pytest.raises(MigrationError, match="in that migration"):
+        await site.ask(method, {**ASK, "migration": "m0"})
+    assert site.done() == []
+
+
 @pytest.mark.parametrize("change", [
     {"eid": "10.1.0"}, {"eid": "fd00::1"}, {"eid": None}, {"eid": 7}, {"mac": "02"}, {"machine": "a/b"},
-    {"rloc": "x"},
+    {"rloc": "x"}, {"migration": None}, {"migration": ""}, {"migration": "m" * 65},
 ])  # fmt: skip
 async def test_bad_questions(site: Site, change: dict[str, object]) -> None:
     with pytest.raises(MigrationError):
@@ -141,6 +87,81 @@ async def test_nobody_takes_the_eid_of_a_machine_that_is_here(site: Site) -> Non
         await site.ask("expect", ASK)
 
 
+@pytest.mark.parametrize("peer", ["dc1", "wlan2"])
+async def test_nobody_takes_over_a_machine_that_runs_here(site: Site, peer: str) -> None:
+    """With all that a peer can know: name, EID and MAC."""
+    site.network.know("vm1", EID, MAC)
+    site.network.runs = lambda machine: SPEC if machine == "vm1" else None
+    site.network.here(SPEC)
+    site.done()
+    for change in ({}, {"machine": "other"}, {"eid": "10.1.0.9"}):
+        with pytest.raises(MigrationError, match="at dc2 already"):
+            await site.ask("expect", {**ASK, **change}, peer)
+        for method in ("arrived", "back"):
+            with pytest.raises(MigrationError, match="not expected"):
+                await site.ask(method, {**ASK, **change}, peer)
+        await site.ask("unexpect", {**ASK, **change}, peer)
+    await asyncio.sleep(0)
+    assert site.done() == []
+    assert site.router.local(EID)
+    assert site.network.eid("vm1") == EID
+
+
+async def test_a_machine_that_is_just_being_carried_away_is_not_expected(site: Site) -> None:
+    site.network.know("vm1", EID, MAC)
+    site.network.held = lambda machine: machine == "vm1"
+    with pytest.raises(MigrationError, match="at dc2 already"):
+        await site.ask("expect", ASK)
+
+
+async def test_a_machine_without_a_guest_is_not_expected(site: Site) -> None:
+    site.network.carried = lambda machine, peer, migration: (machine, peer, migration) == ("vm1", "dc1", "m1")
+    for change, peer in (({}, "wlan2"), ({"migration": "m2"}, "dc1"), ({"machine": "vm2"}, "dc1")):
+        with pytest.raises(MigrationError, match="is not carrying"):
+            await site.ask("expect", {**ASK, **change}, peer)
+    assert site.done() == []
+    await site.ask("expect", ASK)
+
+
+async def test_one_on_its_way_home_comes_though_its_eid_is_of_our_subnet(site: Site) -> None:
+    site.network.know("vm1", EID, MAC)
+    site.router.here.add(EID)  # nobody has told this router yet that it is elsewhere
+    await site.ask("expect", ASK)
+    assert site.done() == ["expect", "arm", "prefetch"]
+
+
+async def test_what_cannot_be_written_is_not_expected(site: Site) -> None:
+    site.router.full = True
+    with pytest.raises(MigrationError, match=r"dc2 cannot expect vm1: .*No space left"):
+        await site.ask("expect", ASK)
+    assert site.done() == ["unexpect", "disarm"]
+    with pytest.raises(MigrationError, match="not expected"):
+        await site.ask("arrived", ASK)
+
+
+async def test_one_that_is_given_up_while_all_is_made_ready(site: Site) -> None:
+    arm = site.router.arm
+
+    async def slow(eid: IPv4Address, mac: bytes, rloc: IPv4Address) -> None:
+        await site.ask("unexpect", ASK)
+        await arm(eid, mac, rloc)
+
+    site.router.arm = slow  # type: ignore[method-assign]
+    with pytest.raises(MigrationError, match="was given up"):
+        await site.ask("expect", ASK)
+    assert site.done() == ["expect", "unexpect", "disarm", "arm", "disarm"]
+
+
+async def test_what_cannot_be_stored_is_not_expected(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(migration: Migration, at: float) -> None:
+        raise StoreError("database or disk is full")
+
+    monkeypatch.setattr(site.store, "put_migration", full)
+    with pytest.raises(StoreError):
+        await site.ask("expect", ASK)
+    assert site.done() == []
+
+
 async def test_a_machine_that_runs_here_is_claimed_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "CLAIM_AGAIN_S", 0.01)
     site.network.know("vm1", EID, MAC)
@@ -150,10 +171,19 @@ async def test_a_machine_that_runs_here_is_claimed_again(site: Site, monkeypatch
         site.network.departed(EID)
         await asyncio.sleep(0.03)
         assert site.done() == ["claim"]
+    other = replace(SPEC, name="vm2", mac=bytes.fromhex("02fc0000e002"))
+    site.network.know("vm2", IPv4Address("10.1.0.6"), other.mac)
+    site.network.runs = {"vm1": SPEC, "vm2": other}.get
+    monkeypatch.setattr(rules, "CLAIMS_S", 0.4)
     site.router.here.clear()
-    site.network.departed(EID)  # too often: then the map server decides
+    site.network.departed(EID)  # too often: then the map server decides, for a while
+    site.network.departed(EID)
+    site.network.departed(IPv4Address("10.1.0.6"))  # another one has its own bound
     await asyncio.sleep(0.03)
-    assert site.done() == []
+    assert site.router.calls == [("claim", IPv4Address("10.1.0.6"), other.mac)]
+    site.done()
+    await asyncio.sleep(0.5)
+    assert site.router.calls == [("claim", EID, MAC)]
 
 
 async def test_what_has_left_is_not_claimed_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,13 +36,13 @@ def test_the_example_is_good() -> None:
 @pytest.mark.parametrize(
     ("change", "key", "value"),
     [
-        (lambda d: d["networks"][0].update(gatewya="10.1.0.1"), "networks[0].gatewya", "10.1.0.1"),
+        (lambda d: d["networks"][0].update(gatewya="10.1.0.1"), "networks[0].gatewya", "unknown key"),
         (lambda d: d["networks"][1].update(area="west"), "networks[1].area", "west"),
         (lambda d: d["networks"][1].update(prefix="10.1.0.0/25"), "networks[1].prefix", "10.1.0.0/25"),
         (lambda d: d["networks"][0].pop("host"), "machines[0].home", "dc-east"),
         (lambda d: d["services"][0].update(machine="vm9"), "services[0].machine", "vm9"),
         (lambda d: d["listen"].update(port=70000), "listen.port", "70000"),
-        (lambda d: d.update(polcy={}), "polcy", "{}"),
+        (lambda d: d.update(polcy={}), "polcy", "unknown key"),
         (lambda d: d["policy"]["parameters"].update(gamma=1.5), "policy.parameters", "1.5"),
     ],
 )

@@ -190,6 +190,23 @@ def test_with_the_wrong_key_nothing_is_subscribed_and_nothing_believed(wlan2: Ro
     assert len(wire.server.subscriptions) == 0
 
 
+@pytest.mark.parametrize("weakest", [1, 2])
+@pytest.mark.parametrize("offered", [(1, 2), (2, 1), (2,), (1,)])
+@pytest.mark.parametrize("keys", [{1: KEYS["ctl"]}, {1: KEYS["ctl"], 0: b"the old key"}])
+def test_any_key_id_and_algorithm_that_both_have_will_do(
+    weakest: int, offered: tuple[int, ...], keys: dict[int, bytes]
+) -> None:
+    wire = Wire(server(site("ctl", keys=keys, algorithms=offered), site("wlan2")),
+                client(key_id=1, algorithm_id=weakest))  # fmt: skip
+    wire.client.subscribe(eid("10.3.0.0/24"), 0.0)
+    wire.run(30.0)
+    believed = max(offered) >= weakest
+    assert (wire.client.confirmed, wire.client.silent) == (believed, not believed)
+    assert set(wire.client.refused) == (set() if believed else {"algorithm of a Map-Notify"})
+    told = changes(wire.tell(Router(wire.server, "wlan2").own(USER, now=wire.now)))
+    assert told == ([("10.3.0.10/32", [AWAY])] if believed else [])
+
+
 def test_a_recorded_notify_is_not_news_again_later(wire: Wire, wlan2: Router) -> None:
     subscribed(wire, "10.3.0.0/24")
     wlan1 = Router(wire.server, "wlan1")
@@ -212,8 +229,8 @@ def forged(nonce: int, key: bytes = KEYS["ctl"], key_id: int = 0, algorithm: int
     ("data", "reason"),
     [
         (forged(1 << 63, key=b"another key"), "wrong key"),
-        (forged(1 << 63, algorithm=1), "not LISP"),
-        (forged(1 << 63, key_id=1), "Map-Notify for another"),
+        (forged(1 << 63, algorithm=1), "algorithm of a Map-Notify"),
+        (forged(1 << 63, key_id=1), "key id of a Map-Notify"),
         (forged(1 << 63, xtr_id=bytes(16)), "Map-Notify for another"),
         (forged(1 << 63, xtr_id=None, site_id=0), "Map-Notify for another"),
         (forged(1 << 63, records=(record("10.9.0.1/32", "203.0.113.66"),)), "Map-Notify without a subscription"),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from followme.lisp import (
+    EidPrefix,
     EidRecord,
     EncapsulatedControlMessage,
     Locator,
@@ -30,10 +31,11 @@ from followme.lisp import (
     sign,
 )
 from followme.mapsystem import Registered
-from followme.mapsystem.answers import Entry
+from followme.mapsystem.answers import Answers, Entry
 from followme.mapsystem.config import MapServerConfig, check
 from followme.mapsystem.events import Event
-from followme.mapsystem.lookup import MAX_PACKET, pack_changes, pack_passed, unpack_changes, unpack_passed
+from followme.mapsystem.lookup import MAX_PACKET, READY, pack_changes, pack_passed, unpack_changes, unpack_passed
+from followme.mapsystem.pool import Helper
 from followme.mapsystem.serve import Service
 
 from .fakes import eid, record
@@ -214,6 +216,54 @@ async def test_processes_share_the_port_the_table_and_pass_registrations_on(tmp_
         await answered_by_helper(service, "10.1.2.3", "192.0.2.29")
     assert helper.process is not None
     assert helper.process.returncode is not None, "it ended with the service"
+
+
+async def test_a_helper_is_fed_the_whole_of_a_large_table() -> None:
+    """Also where the channel takes a part of it only, and what changes meanwhile."""
+    def here(number: int, rloc: str) -> tuple[EidPrefix, Entry]:
+        prefix = eid(str(IPv4Address(0x0A010000 + number)))
+        return prefix, Entry(MappingRecord(prefix, (Locator(IPv4Address(rloc)),)), False)
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        helper = Helper({}, [], Answers(), lambda received: None)
+        helper._channel = ours
+        table: dict[EidPrefix, Entry | None] = dict(here(number, "192.0.2.1") for number in range(20_000))
+        helper.feed(table)
+        assert 0 < len(helper._behind) < len(table), "the channel is full"
+        later: dict[EidPrefix, Entry | None] = dict(here(number, "192.0.2.2") for number in (0, 19_999))
+        helper.feed(later)
+        got: dict[EidPrefix, Entry | None] = {}
+        async with asyncio.timeout(10):
+            while True:
+                packet = await asyncio.get_running_loop().sock_recv(theirs, 2 * MAX_PACKET)
+                if packet == READY:
+                    break
+                got.update(unpack_changes(packet))
+        assert got == {**table, **later}
+        assert not helper._behind
+
+
+async def test_a_helper_has_the_whole_of_a_large_table_after_a_restart(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = config(tmp_path, processes=2, listen={"addresses": ["127.0.0.1"], "port": port})
+    prefixes = [str(IPv4Address(0x0A010000 + number)) for number in range(4000)]
+    async with running(shared) as service:
+        peer = Peer(port)
+        for begin in range(0, len(prefixes), 50):
+            some = prefixes[begin : begin + 50]
+            notify = await peer.register(*(record(f"{one}/32", "192.0.2.1") for one in some))
+            assert isinstance(notify, MapNotify)
+            assert len(notify.records) == 50
+    async with running(shared) as service:
+        (helper,) = service.helpers
+        await eventually(lambda: helper._ready and not helper._behind)
+        for one in prefixes[:: len(prefixes) // 40]:
+            await answered_by_helper(service, one, "192.0.2.1")
 
 
 def test_changes_are_packed_and_unpacked_in_packets_of_a_bounded_size() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from followme.mapsystem import Gone, MapServer, Moved
+from followme.mapsystem import store as store_module
 from followme.mapsystem.store import GAP, MapStore
 from followme.store import StoreError
 
@@ -16,13 +17,15 @@ from .fakes import KEYS, RLOCS, Router, answer, eid, notifies, record, server, s
 WALL = 1_700_000_000.0
 
 
-def restart(map_server: MapServer, path: Path, now: float, later: float = 0.0) -> MapServer:
+def restart(
+    map_server: MapServer, path: Path, now: float, later: float = 0.0, nonce: int = 1 << 50
+) -> MapServer:
     """Save at ``now``, and load into a new one whose clock begins at 0, ``later`` seconds after that."""
     store = MapStore(path)
     store.save(map_server, now, WALL + now)
     store.close()
     assert not map_server.outbox.unsaved
-    fresh = MapServer(map_server.sites.by_name.values(), map_server.settings, nonce=1 << 50)
+    fresh = MapServer(map_server.sites.by_name.values(), map_server.settings, nonce=nonce)
     store = MapStore(path)
     store.load(fresh, 0.0, WALL + now + later)
     store.close()
@@ -53,6 +56,67 @@ def test_everything_is_there_again(tmp_path: Path) -> None:
     assert isinstance(outcome.events[0], Moved)
     (notify,) = notifies(outcome, RLOCS["ctl"])
     assert notify.nonce == last + 1 + GAP, "none is used again, also if the last ones were not stored"
+
+
+def told_wlan1(map_server: MapServer, routers: dict[str, Router], host: str, now: float) -> int:
+    """A user of wlan1 shows up at wlan2: the nonce of what wlan1 is told."""
+    for router in routers.values():
+        router.server = map_server
+    (notify,) = notifies(routers["wlan2"].own(host, now), RLOCS["wlan1"])
+    return notify.nonce
+
+
+def test_a_clock_that_was_set_back_does_not_take_its_own_nonces_back(tmp_path: Path) -> None:
+    old = server()
+    routers = {name: Router(old, name) for name in ("wlan1", "wlan2")}
+    routers["wlan1"].own("10.3.0.0/24")
+    used = [told_wlan1(old, routers, "10.3.0.1/32", 1.0)]
+    for life in range(2, 6):
+        old = restart(old, tmp_path / "map.db", 10.0, nonce=1000)
+        used.append(told_wlan1(old, routers, f"10.3.0.{life}/32", 1.0))
+    assert used == sorted(used)
+    assert len(set(used)) == len(used)
+    assert used[-1] > 1 << 40
+
+
+def test_its_own_nonces_are_stored_before_they_are_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "RESERVED", 3)
+    path, map_server = tmp_path / "map.db", server()
+    routers = {name: Router(map_server, name) for name in ("wlan1", "wlan2")}
+    routers["wlan1"].own("10.3.0.0/24")
+    store = MapStore(path)
+    for number in range(20):  # the process may be killed after any of them
+        nonce = told_wlan1(map_server, routers, f"10.3.0.{number}/32", 1.0)
+        store.save_claims(map_server, 1.0, WALL)  # as it is before anything is sent
+        with sqlite3.connect(path) as db:
+            ((own,),) = db.execute("SELECT own FROM nonces").fetchall()
+        assert int.from_bytes(own, "big") >= nonce
+    store.close()
+
+
+def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    old, path = server(), tmp_path / "map.db"
+    Router(old, "dc1").own("10.1.0.0/24")
+    store = MapStore(path)
+    store.save(old, 0.0, WALL)
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE nonces")
+        db.execute("PRAGMA user_version = 1")
+    new = restart(old, path, 1.0)
+    assert list(new.registry.table) == [eid("10.1.0.0/24")]
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 3")
+    with pytest.raises(StoreError, match="schema version 3, this program knows 2"):
+        MapStore(path)
+
+
+def test_its_directory_is_made(tmp_path: Path) -> None:
+    MapStore(tmp_path / "var" / "lib" / "map.db").close()
+    assert (tmp_path / "var" / "lib" / "map.db").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=f"directory {tmp_path}/file/lib: Not a directory"):
+        MapStore(tmp_path / "file" / "lib" / "map.db")
 
 
 def test_what_ended_is_not_there_again(tmp_path: Path) -> None:

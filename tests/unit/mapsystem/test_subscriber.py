@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest_asyncio
 
 from followme.lisp import MappingRecord
 from followme.mapsystem import Outcome
+from followme.mapsystem import client as client_module
 from followme.mapsystem.client import MapClient
 from followme.mapsystem.subscriber import MapSystemError, Subscriber
 
@@ -107,6 +109,24 @@ async def test_one_that_does_not_confirm_is_named_with_what_was_refused(served: 
             await one.confirmed(0.3)
 
 
+async def test_a_map_server_that_does_not_confirm_is_logged_once_with_what_was_refused(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "RETRY_S", (0.02,) * 4)
+    caplog.set_level("INFO", "followme.mapsystem.subscriber")
+    async with subscriber(served, [], key=b"not the key") as one:
+        one.subscribe(eid("10.3.0.0/24"))
+        await asyncio.sleep(0.4)
+        (line,) = caplog.messages
+        port = served.port
+        assert line.startswith(f"map server 127.0.0.1 port {port} does not confirm our subscriptions")
+        assert re.search(r"refused here: wrong key [1-9]", line)
+        one.client._key = KEYS["ctl"]
+        await one.confirmed(5)
+        await asyncio.sleep(0.05)
+        assert caplog.messages[1:] == [f"map server 127.0.0.1 port {port} confirms our subscriptions again"]
+
+
 async def test_what_waits_for_an_answer_at_the_end_is_cancelled(served: Served) -> None:
     served.deaf = True
     async with subscriber(served, []) as one:
@@ -121,6 +141,6 @@ async def test_a_port_where_nobody_listens_is_no_error(served: Served) -> None:
     await asyncio.sleep(0.01)
     async with subscriber(served, []) as one:
         one.subscribe(eid("10.3.0.0/24"))
-        with pytest.raises(MapSystemError, match="confirms no subscription"):
+        with pytest.raises(MapSystemError, match="does not confirm our subscriptions"):
             await one.confirmed(0.8)  # ICMP says that the port is closed; it goes on asking
         assert not one.client.confirmed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -168,10 +169,10 @@ async def test_strangers_and_connections_have_bounds(monkeypatch: pytest.MonkeyP
     async with serving() as (server, _):
         clients = [await connect(server) for _ in range(2)]
         strangers = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(4)]
-        reader, _ = strangers[3]
-        assert await asyncio.wait_for(reader.read(), 2.0) == b""
-        with pytest.raises(ChannelError):
-            await connect(server)
+        reader, _ = strangers[0]
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 2.0) == b""  # the oldest went for the fourth
+        assert len(server.connections) == 5
         # Those who are known are not disturbed, and there is room again when strangers go.
         assert await clients[0].call("echo") == {"peer": "dc1"}
         for _, writer in strangers:
@@ -180,8 +181,39 @@ async def test_strangers_and_connections_have_bounds(monkeypatch: pytest.MonkeyP
         clients += [await connect(server) for _ in range(3)]
         with pytest.raises(ChannelError):
             await connect(server)
+        assert len(server.connections) == 5
         for client in clients:
             await client.close()
+
+
+async def test_strangers_that_say_nothing_lock_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (server, _):
+        with caplog.at_level(logging.INFO):
+            silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(40)]
+            client = await connect(server)
+            assert await client.call("echo") == {"peer": "dc1"}
+            assert len(server.connections) <= server_module.MAX_STRANGERS + 1
+        said = [record.message for record in caplog.records if "stranger" in record.message]
+        assert said == ["refused (stranger at the control port): 127.0.0.1: too many strangers"]
+        for _, writer in silent:
+            writer.close()
+        await client.close()
+
+
+async def test_many_strangers_of_one_address_go_before_the_one_of_another() -> None:
+    async with serving() as (server, _):
+        loop = asyncio.get_running_loop()
+        _, first = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+        silent = [
+            await loop.create_connection(asyncio.Protocol, "127.0.0.1", server.port, local_addr=("127.0.0.3", 0))
+            for _ in range(2 * server_module.MAX_STRANGERS)
+        ]  # fmt: skip
+        await asyncio.sleep(0.05)
+        hosts = [connection.wire.host for connection in server.connections]
+        assert hosts == ["127.0.0.2", *["127.0.0.3"] * (server_module.MAX_STRANGERS - 1)]
+        for transport, _ in silent:
+            transport.close()
+        first.close()
 
 
 async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,10 +77,12 @@ async def test_one_that_came_and_went_on_is_not_gone(hypervisor: Hypervisor) -> 
     came = Migration("m1", "vm", "a", "b", "live", MigrationState.RELEASED, 1.0)
     store.put_migration(came, 1.0)
     store.put_migration(Migration("m2", "vm", "b", "c", "live", MigrationState.RELEASED, 2.0), 2.0)
+    for id, state in (("m4", MigrationState.PREPARED), ("m5", MigrationState.FAILED)):
+        store.put_migration(Migration(id, "vm", "a", "b", "live", state, 3.0), 3.0)
     assert await hypervisor.status(ASKED, A) == {"status": CopyStatus.RUNNING}
     await hypervisor.keep(ASKED, A)
-    # Another migration to here, which was cut before anything came, is another matter; so is one from here.
-    for other in ("m3", "m2"):
+    # Another migration to here, of which nothing came, is another matter; so is one from here.
+    for other in ("m2", "m3", "m4", "m5"):
         assert await hypervisor.status({**ASKED, "migration": other}, A) == {"status": CopyStatus.GONE}
     store.close()
 

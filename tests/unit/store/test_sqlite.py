@@ -414,10 +414,25 @@ def test_damage_that_sqlite_cannot_see_is_a_store_error_too(store: Store, path: 
         store.migration("m1")
 
 
-def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
-    absent = tmp_path / "absent" / "followme.db"
-    with pytest.raises(StoreError, match=str(absent)):
-        Store(absent)
+def test_its_directory_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "var" / "lib" / "followme.db"
+    Store(path).close()
+    assert path.exists()
+
+
+def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "file" / "lib" / "followme.db")
+    path = f"{tmp_path}/file/lib"
+    assert str(caught.value) == f"store {path}/followme.db: directory {path}: Not a directory"
+
+
+def test_a_directory_in_its_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "followme.db.lock").mkdir()
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "followme.db")
+    assert str(caught.value) == f"store {tmp_path}/followme.db: {tmp_path}/followme.db.lock: Is a directory"
 
 
 def test_history_must_be_positive() -> None:
