@@ -52,6 +52,7 @@ def test_any_packet_and_any_frame(data: bytes) -> None:
     it.control.miss(data, it.now)
     read_frame(data, 0)
     passes(program(OWN_MAC, [eid("10.0.0.0/8")], [], [], [], [eid("10.1.0.0/24")]), data)
+    assert it.all(SetRoute) == [], "no packet changes a route by itself"
 
 
 @given(st.integers(0, 200), st.integers(0, 255))
