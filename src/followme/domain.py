@@ -14,6 +14,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 Mac = bytes
 
+NO_DATAPATH = 0
+"""The datapath of a network whose switch another controller has."""
+
 
 def mac_bytes(text: str) -> Mac:
     """``"52:54:00:12:34:56"`` to six bytes; ``ValueError`` if it is not a unicast or broadcast MAC's text."""
@@ -45,7 +48,7 @@ class Network:
     host n of ``prefix``. ``gateway`` is the hosts' first hop (of ``inside``), ``router_mac`` the MAC of the
     real first hop at ``uplink_port`` and ``router_address`` its address there where that is not the
     gateway's. ``area`` is the network's place on the line of service areas (the 1D model's distance is the
-    difference of two areas).
+    difference of two areas). ``datapath`` is ``NO_DATAPATH`` where the switch is another controller's.
     """
 
     name: str
@@ -59,6 +62,11 @@ class Network:
     locators: IPv4Network
     area: int = 0
     router_address: IPv4Address | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether its switch takes rules from this controller."""
+        return self.datapath != NO_DATAPATH
 
     @property
     def router(self) -> IPv4Address:

@@ -49,10 +49,11 @@ Networks = Mapping[str, Network]
 
 
 def node_rules(binding: Binding, networks: Networks) -> dict[int, list[Rule]]:
-    """All rules that ``binding`` needs, by datapath id."""
+    """All rules that ``binding`` needs in switches of ours, by datapath id."""
     rules: dict[int, list[Rule]] = {}
     for network_name, rule in _all(binding, networks):
-        rules.setdefault(networks[network_name].datapath, []).append(rule)
+        if (network := networks[network_name]).ours:
+            rules.setdefault(network.datapath, []).append(rule)
     return rules
 
 

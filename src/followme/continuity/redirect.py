@@ -49,12 +49,12 @@ class Redirect:
 
     def install_base(self) -> None:
         """The rules that every switch has."""
-        rules = {network.datapath: base_rules(network) for network in self.networks.values()}
+        rules = {one.datapath: base_rules(one) for one in self.networks.values() if one.ours}
         self.southbound.apply(self.ledger.set("base", rules))
 
     def restore(self, node: Node, here: Placement, told: Iterable[str] = ()) -> None:
         """A node whose place is known (from the config or the store): home rules are proactive."""
-        self._become(Binding(node, here, told=frozenset(told)))
+        self.become(Binding(node, here, told=frozenset(told)))
 
     def forget(self, name: str) -> None:
         """The node is no longer ours: its rules and locators go."""
@@ -79,7 +79,7 @@ class Redirect:
             self.store.put_placement(here)
         if before:
             self.forget(node.name)
-        self._become(Binding(node, here))
+        self.become(Binding(node, here))
 
     def pass_outside(self, name: str, network: Network, target: IPv4Address) -> None:
         """Let a moved node speak to a peer beyond all our edges, as its identifier; for a while."""
@@ -96,7 +96,7 @@ class Redirect:
         """The node's own traffic came from where it should be: no more copies to the controller."""
         binding = self.bindings[name]
         if not binding.seen:
-            self._become(replace(binding, seen=True))
+            self.become(replace(binding, seen=True))
 
     def rebind(self, name: str) -> FlowMod:
         """One quick flow-mod: let the node's packets in at its place (the answer to its first packet)."""
@@ -112,7 +112,7 @@ class Redirect:
         locator = self._locator(binding.node, network)
         here = Placement(name, network, port, locator, before.version + 1)
         self.store.put_placement(here)
-        self._become(binding.move(here, frozenset(told)))
+        self.become(binding.move(here, frozenset(told)))
         if locator != binding.node.identifier:
             self._prime(here, binding.node)
         return here
@@ -122,7 +122,7 @@ class Redirect:
         binding = self.bindings[name]
         locator = self._locator(binding.node, network, transient=True)
         arriving = Placement(name, network, port, locator, binding.here.version + 1)
-        touched = self._become(binding.prepare(arriving, frozenset(told)))
+        touched = self.become(binding.prepare(arriving, frozenset(told)))
         await self.southbound.barrier(touched, CONFIRM_S, owner=name)
         self._prime(arriving, binding.node)
         return arriving
@@ -137,7 +137,7 @@ class Redirect:
         binding = self.bindings[name]
         if binding.arriving is not None or binding.leaving is None:
             binding = binding.switch()
-            self._become(binding)
+            self.become(binding)
         self.remember(name)
         return binding.here
 
@@ -152,7 +152,7 @@ class Redirect:
         The rules go out whatever the store says; ``StoreError`` comes after them, and ``remember`` mends it.
         """
         binding = self.bindings[name].roll_back()
-        touched = self._become(binding)
+        touched = self.become(binding)
         failed: StoreError | None = None
         try:
             self.store.put_placement(binding.here)
@@ -168,7 +168,7 @@ class Redirect:
         """The source is empty; returns the old places to ``retire`` once their packets are through."""
         binding = self.bindings[name].release()
         self.store.put_placement(binding.here)
-        self._become(binding)
+        self.become(binding)
         return binding.old
 
     def retire(self, name: str, place: Placement) -> None:
@@ -177,7 +177,7 @@ class Redirect:
         if binding is None or place not in binding.old:
             return
         after = binding.forget(place)
-        self._become(after)
+        self.become(after)
         if (place.network, place.locator) not in _addresses(after):
             self._free(name, place, binding.node)
 
@@ -192,7 +192,7 @@ class Redirect:
         """Silence (or resume) the home switch's reports about peers that do not know the locator."""
         binding = self.bindings.get(name)
         if binding is not None and binding.watched != watched:
-            self._become(replace(binding, watched=watched))
+            self.become(replace(binding, watched=watched))
 
     async def tell(self, name: str, network: str) -> None:
         """A correspondent's network learns the mapping; returns when its switch has confirmed.
@@ -204,31 +204,31 @@ class Redirect:
         if binding is None or network not in self.networks or network in binding.told - binding.telling:
             return
         just = frozenset((network,))
-        touched = self._become(replace(binding, told=binding.told | just, telling=binding.telling | just))
+        touched = self.become(replace(binding, told=binding.told | just, telling=binding.telling | just))
         try:
             # Who asks while another is telling waits as well: hence not only what this call has touched.
             await self.southbound.barrier(touched | {self.networks[network].datapath}, CONFIRM_S, owner=name)
         except SwitchError:
             if (now := self.bindings.get(name)) is not None and network in now.telling:
-                self._become(replace(now, told=now.told - just, telling=now.telling - just))
+                self.become(replace(now, told=now.told - just, telling=now.telling - just))
             raise
         # The node may have moved on, or gone, while the correspondent confirmed.
         if (now := self.bindings.get(name)) is not None:
-            self._become(replace(now, telling=now.telling - just))
+            self.become(replace(now, telling=now.telling - just))
 
     def untell(self, name: str, network: str) -> None:
         """Nobody in ``network`` talks to the node any more, as far as its services know. If somebody does,
         the first packet tells it again."""
         binding = self.bindings[name]
         if network in binding.told:
-            self._become(replace(binding, told=binding.told - {network}, telling=binding.telling - {network}))
+            self.become(replace(binding, told=binding.told - {network}, telling=binding.telling - {network}))
 
     def locate(self, network: str, address: IPv4Address) -> Binding | None:
         """Whose address is it that the core knows in ``network``: a locator there, or an identifier at home."""
         name = self._by_address.get((network, address))
         return self.bindings[name] if name is not None else None
 
-    def _become(self, binding: Binding) -> set[int]:
+    def become(self, binding: Binding) -> set[int]:
         """Make the binding true; returns the datapaths that changed."""
         self._index(binding)
         changes = self.ledger.set(binding.node.name, node_rules(binding, self.networks))

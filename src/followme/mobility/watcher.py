@@ -218,7 +218,8 @@ class Watcher:
             node = result.attached
             if result.fresh:
                 self._adopt(node, network, port)
-            elif not self._attach(node, network, port):
+            else:
+                self._attach(node, network, port, lambda: self._reply(network, port, result.reply))
                 return
         if result.released:
             log.info("%s released its address", result.released.name)
@@ -244,26 +245,25 @@ class Watcher:
                     network, port)  # fmt: skip
 
     async def _moved(self, node: Node, network: Network, port: int, frame: bytes) -> None:
-        if await self._believe(node, network, port) and self._attach(node, network, port) and frame:
-            out = PacketOut(frame, THROUGH_TABLES, port)
-            self.southbound.send(network.datapath, [out])
+        if await self._believe(node, network, port):
+            outs = [PacketOut(frame, THROUGH_TABLES, port)] if frame else []
+            self._attach(node, network, port, lambda: self.southbound.send(network.datapath, outs))
 
     async def _moved_then_answer(self, node: Node, network: Network, port: int, arp: Arp) -> None:
-        if await self._believe(node, network, port) and self._attach(node, network, port):
-            self._reply(network, port, self.arp.for_host(node, arp))
+        if await self._believe(node, network, port):
+            self._attach(node, network, port, lambda: self._reply(network, port, self.arp.for_host(node, arp)))
 
-    def _attach(self, node: Node, network: Network, port: int) -> bool:
-        """The node is here now; False if the network has no locator left for it."""
+    def _attach(self, node: Node, network: Network, port: int, then: Callable[[], None]) -> None:
+        """The node is here now: ``then`` go on, unless the network has no locator left for it."""
         here = self.redirect.bindings[node.name].here
-        if (here.network, here.port) == (network.name, port):
-            return True
-        try:
-            here = self.redirect.move(node.name, network.name, port, self._peers(node))
-        except StoreError as error:
-            self._refuse("store", network, port, node.mac, f"is {node.name}, but cannot be let in: {error}")
-            return False
-        self._attached(Attachment(node.name, network.name, port, here.locator, self._wall()))
-        return True
+        if (here.network, here.port) != (network.name, port):
+            try:
+                here = self.redirect.move(node.name, network.name, port, self._peers(node))
+            except StoreError as error:
+                self._refuse("store", network, port, node.mac, f"is {node.name}, but cannot be let in: {error}")
+                return
+            self._attached(Attachment(node.name, network.name, port, here.locator, self._wall()))
+        then()
 
     async def _believe(self, node: Node, network: Network, port: int) -> bool:
         """Whether the node is really here now; a false claim is refused, counted and logged."""

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from followme.config import openflow as config
-from followme.controllers.openflow import controller
+from followme.controllers.openflow import edge
 from followme.controllers.openflow.controller import Controller
 from followme.openflow import Match, PacketIn
 from followme.openflow.constants import OFP_NO_BUFFER, OFPR_NO_MATCH
@@ -23,8 +23,8 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
 async def test_counts_are_logged_when_they_change_and_at_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, controller.__name__)
-    monkeypatch.setattr(controller, "SUMMARY_S", 0.01)
+    caplog.set_level(logging.INFO, edge.__name__)
+    monkeypatch.setattr(edge, "SUMMARY_S", 0.01)
     document = yaml.safe_load(EXAMPLE.read_text())
     document["listen"] = {"port": 0}
     one = Controller(config.check(document, "example"), {}, store=Store(":memory:"))
