@@ -83,6 +83,11 @@ class NetworkSection(Section):
     def runs_machines(self) -> bool:
         return self.host is not None
 
+    @property
+    def machine_port(self) -> int | None:
+        """The switch's port behind which its machines are."""
+        return self.host.port if self.host else None
+
     def network(self) -> Network:
         return Network(
             name=self.name, kind=self.kind, datapath=self.datapath, uplink_port=self.uplink.port,
@@ -174,19 +179,19 @@ def check(data: dict[str, Any], name: str) -> Config:
     """Check parsed data; ``name`` is the file's name in messages."""
     # No secret belongs here, but another daemon's file, with keys in it, is soon given by mistake.
     file = validate(ConfigFile, data, name, PAGE, secrets=True)
-    problems = [f"{name}: {problem}" for problem in _contradictions(file)]
+    problems = [f"{name}: {problem}" for problem in contradictions(file)]
     if problems:
         raise ConfigError(problems)
     networks = tuple(section.network() for section in file.networks)
-    return Config(file, networks, tuple(_nodes(file)), tuple(
+    return Config(file, networks, tuple(nodes_of(file)), tuple(
         Service(section.name, section.user, section.machine) for section in file.services), name)  # fmt: skip
 
 
-def _nodes(file: ConfigFile) -> Iterator[Node]:
+def nodes_of(file: ConfigFile) -> Iterator[Node]:
     by_name = {section.name: section for section in file.networks}
     for machine in file.machines:
         home = by_name[machine.home]
-        port = home.host.port if home.host else None
+        port = home.machine_port
         network = home.network()
         yield Node(machine.name, NodeKind.MACHINE, machine.mac, network.outer(machine.address), machine.address,
                    machine.home, port)  # fmt: skip
@@ -196,7 +201,7 @@ def _nodes(file: ConfigFile) -> Iterator[Node]:
                    user.port)  # fmt: skip
 
 
-def _contradictions(file: ConfigFile) -> Iterator[str]:
+def contradictions(file: ConfigFile) -> Iterator[str]:
     """What no single key shows: overlaps, duplicates, references to what is not there."""
     yield from _duplicates(file)
     for index, section in enumerate(file.networks):
@@ -312,7 +317,7 @@ def _node_problems(file: ConfigFile) -> Iterator[str]:
                 yield f"{key}.port: {node.port} is the uplink's port of {home.name}"
             if kind == "machines" and home.kind is not NetworkKind.DATACENTRE:
                 yield f"{key}.home: {node.home!r} is an access network; a machine's home is a data centre"
-            elif kind == "machines" and home.host is None:
+            elif kind == "machines" and not home.runs_machines:
                 yield f"{key}.home: data centre {node.home!r} has no 'host' to run {node.name!r} on"
     users, machines = {user.name for user in file.users}, {machine.name for machine in file.machines}
     for index, service in enumerate(file.services):

@@ -16,6 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
+from followme.config.federation import FederatedFile
 from followme.config.openflow import ConfigFile
 from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
@@ -38,7 +39,7 @@ class Edge(ABC):
 
     def __init__(
         self,
-        file: ConfigFile,
+        file: ConfigFile | FederatedFile,
         networks: Iterable[Network],
         nodes: Iterable[Node],
         store: Store,
