@@ -1,8 +1,8 @@
 """ARP processing: the controller answers for everybody, so that no end's cache has to change when one moves.
 
 Hosts are told about their gateway and neighbours as at home, wherever they are (openflow-based-implementation,
-IV.B.4); the router is told about locators, identifiers at home and the probe address. Answers leave by
-PACKET_OUT on the port of the request.
+IV.B.4); for those that only another controller knows the switch itself answers. The router is told about
+locators, identifiers at home and the probe address. Answers leave by PACKET_OUT on the port of the request.
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ class ArpProxy:
             return None  # its own address: a probe or an announcement, to be met with silence
         home = self.networks[node.home]
         target = request.target
-        if target == home.gateway:
+        if target == home.gateway and home.ours:
             return arp_reply_frame(request, home.router_mac)
         if target not in home.inside:
             return None
         neighbour = self._locate(home.name, home.outer(target))
+        if neighbour is None and not home.ours and (visitor := self._locate(home.name, node.identifier)):
+            # Its home is another controller's, which alone knows who is there. Packets go by their addresses.
+            return arp_reply_frame(request, edge_mac(self.networks[visitor.here.network]))
         return arp_reply_frame(request, neighbour.node.mac) if neighbour else None
 
 

@@ -153,8 +153,14 @@ class Watcher:
             assert node is not None
             self._start(self._renumbered(node, network, port, IPv4Address(address)))
         elif sighting is not Sighting.ARRIVING:
+            if sighting is Sighting.STRANGER and self._strange(network, port, mac, address, frame):
+                return
             claimed = f" with {IPv4Address(address)}" if address else ""
             self._refuse(sighting.name.lower(), network, port, mac, f"shows up{claimed}: {sighting.value}")
+
+    def _strange(self, network: Network, port: int, mac: Mac, address: bytes, frame: bytes) -> bool:
+        """Whether somebody else is asked about a sender that is not known here."""
+        return False
 
     def _arp(self, network: Network, port: int, source: Mac, frame: bytes) -> None:
         try:
@@ -184,6 +190,8 @@ class Watcher:
         elif sighting is Sighting.NEW_ADDRESS:
             assert node is not None
             self._start(self._renumbered(node, network, port, arp.sender))
+        elif sighting is Sighting.STRANGER and self._strange(network, port, source, arp.spa, b""):
+            pass
         elif sighting is not Sighting.ARRIVING:
             self._refuse("arp", network, port, source, f"claims {arp.sender} by ARP: {sighting.value}")
 

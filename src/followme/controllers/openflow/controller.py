@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 
 from followme.config.openflow import Config
 from followme.continuity.ledger import Ledger
-from followme.continuity.southbound import SwitchError
+from followme.continuity.redirect import Redirect
+from followme.continuity.southbound import Handlers, Southbound, SwitchError
 from followme.controllers.deciding import Deciding
 from followme.controllers.openflow.edge import Edge
 from followme.controllers.openflow.machines import Machines
@@ -47,8 +48,11 @@ class Controller(Edge):
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(config.file, config.networks, config.nodes, store or Store(config.file.store), clock,
-                         Ledger(secrets.randbits(16)))  # fmt: skip
+        networks = {network.name: network for network in config.networks}
+        ledger = Ledger(secrets.randbits(16))
+        southbound = Southbound(config.networks, ledger, Handlers(packet_in=lambda network, message: None))
+        redirect = Redirect(networks, ledger, southbound, store or Store(config.file.store))
+        super().__init__(config.file, config.nodes, redirect, clock)
         self.config = config
         self.prober = PathProber(self.networks, self.southbound, config.file.probe.interval_s, clock)
         self.watcher = Watcher(
@@ -68,7 +72,7 @@ class Controller(Edge):
             config, hosts, self.redirect, self.store, self.watchers, peers=self.peers,
             expect=self.watcher.expect, expect_no_more=self.watcher.expect_no_more,
         )  # fmt: skip
-        self.handlers.packet_in = self.watcher.packet_in
+        self.southbound.handlers.packet_in = self.watcher.packet_in
         self._last_seen: dict[str, str] = {}
 
     # ---- life

@@ -14,19 +14,17 @@ import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 
 from followme.config.federation import FederatedFile
 from followme.config.openflow import ConfigFile
-from followme.continuity.ledger import Ledger
 from followme.continuity.redirect import Redirect
-from followme.continuity.southbound import Handlers, Southbound
 from followme.controllers.events import Watchers
 from followme.domain import Mac, Network, Node, Placement
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager
 from followme.openflow import Port, PortStatus
-from followme.store import Store, StoreError
+from followme.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -40,31 +38,25 @@ class Edge(ABC):
     def __init__(
         self,
         file: ConfigFile | FederatedFile,
-        networks: Iterable[Network],
         nodes: Iterable[Node],
-        store: Store,
+        redirect: Redirect,
         clock: Callable[[], float],
-        ledger: Ledger,
-        redirect: Callable[[Mapping[str, Network], Ledger, Southbound, Store], Redirect] = Redirect,
     ) -> None:
+        """``redirect`` with its southbound, which has no handlers yet; ``nodes`` are those of the config."""
         self.file = file
         self.clock = clock
-        self.store = store
         self.nodes = tuple(nodes)
-        self.networks: dict[str, Network] = {network.name: network for network in networks}
+        self.redirect = redirect
+        self.networks, self.store = redirect.networks, redirect.store
+        self.ledger, self.southbound = redirect.ledger, redirect.southbound
         self.watchers = Watchers(clock)
-        self.ledger = ledger
-        self.handlers = Handlers(packet_in=lambda network, message: None, batch=self._batch)
-        ours = [network for network in self.networks.values() if network.ours]
-        self.southbound = Southbound(ours, self.ledger, self.handlers)
-        self.redirect = redirect(self.networks, self.ledger, self.southbound, self.store)
         self.locations = LocationManager(self.networks, self.redirect.bindings)
         pools = {section.name: section.dhcp for section in file.networks if section.dhcp}
         self.dhcp = DhcpServer(self.networks, pools, self.locations, self.store, time.time)
-        self.handlers.connected = self._connected
-        self.handlers.disconnected = self._disconnected
-        self.handlers.port_status = self.port_status
-        self.handlers.ports = self.ports
+        handlers = self.southbound.handlers
+        handlers.batch = self._batch
+        handlers.connected, handlers.disconnected = self._connected, self._disconnected
+        handlers.port_status, handlers.ports = self.port_status, self.ports
         self._store_behind = False
         self._summary: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []

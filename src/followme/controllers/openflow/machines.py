@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from followme.config.openflow import Config
-from followme.continuity.pipeline import Priority, Table
+from followme.continuity.quiet import quiet
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import SwitchError
 from followme.controllers.events import Watchers
@@ -24,11 +23,6 @@ from followme.migration.qemu import Qemu
 from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
-
-QUIET_CHECK_S = 0.25
-QUIET_LIMIT_S = 10.0
-"""How long packets on the old way are waited for, at the most, before its rules go."""
-
 
 FINISH_AGAIN_S = 2.0
 """How long after a failure what must be done after all is tried again."""
@@ -279,22 +273,8 @@ class Machines:
 
     async def quiet(self, machine: str, place: Placement) -> None:
         """Wait until no packet takes the old way over ``place``: its switch's counters stand still."""
-        datapath = self.redirect.networks[place.network].datapath
-        deadline = time.monotonic() + QUIET_LIMIT_S
-        before: int | None = None
-        with contextlib.suppress(SwitchError, TimeoutError):
-            while time.monotonic() < deadline:
-                flows = await self.redirect.southbound.flows(datapath, machine)
-                late = sum(
-                    flow.packet_count
-                    for flow in flows
-                    if flow.priority == Priority.LATE
-                    or (flow.table_id == Table.FORWARD and flow.match.ipv4_dst == place.locator)
-                )
-                if late == before:
-                    return
-                before = late
-                await asyncio.sleep(QUIET_CHECK_S)
+        redirect = self.redirect
+        await quiet(redirect.southbound, redirect.networks[place.network].datapath, machine, place)
 
 
 async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
