@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
+from followme.agent.sections import (
+    AgentMachineSection,
+    AgentMigrationSection,
+    ControlSection,
+    HypervisorSection,
+    machines_contradictions,
+)
 from followme.config.document import ConfigError, Section, read, validate
-from followme.config.fields import Address, FilePath, IpField, MacField, Name, Number
+from followme.config.fields import FilePath
 from followme.xtr.config import RouterConfig
 from followme.xtr.config import check as check_router
 
 PAGE = "docs/agent.md"
-CONTROL_PORT = 4360
-PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
-
-
-class PeerSection(Section):
-    """Who may talk to this agent: a controller, or another site's agent (which has an ``address`` here, for
-    machines are carried to it). ``key_file`` holds the key that both share."""
-
-    role: Literal["controller", "agent"]
-    key_file: FilePath
-    address: IpField | None = None
-    port: PortNumber = CONTROL_PORT
-
-
-class ControlSection(Section):
-    """Where the agent listens for its peers, by their names."""
-
-    address: IpField = IPv4Address("127.0.0.1")
-    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
-    peers: dict[Name, PeerSection] = Field(default_factory=dict)
-
-
-class HypervisorSection(Section):
-    """The host of the site's machines. ``images`` are the directories whose kernels, initrds and disks a peer
-    may have this host run."""
-
-    bridge: Name
-    uplink: Name
-    management_address: IpField
-    run_dir: FilePath
-    images: Annotated[tuple[FilePath, ...], Field(min_length=1)]
-    namespace: Name | None = None
-    max_memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 4096
-
-
-class AgentMachineSection(Section):
-    """A machine at home here; ``address`` is its EID."""
-
-    name: Name
-    mac: MacField
-    address: Address
-    kernel: FilePath
-    initrd: FilePath
-    cmdline: str = ""
-    memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
-
-
-class AgentMigrationSection(Section):
-    max_pause_ms: Annotated[Number, Field(gt=0.0, le=60_000.0)] = 100.0
-    timeout_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 300.0
-
-
 class AgentConfig(Section):
     """A checked file."""
 
@@ -112,24 +63,11 @@ def _contradictions(config: AgentConfig) -> Iterator[str]:
         yield "host: missing, and there are machines; say where they run"
     if config.router.site in config.control.peers:
         yield f"control.peers.{config.router.site}: that is this site itself"
-    directories = () if config.host is None else config.host.images
-    for index, directory in enumerate(directories):
-        if not directory.is_absolute():
-            yield f"host.images[{index}]: {directory} is relative; write the path from / on"
     yield from _out_of_reach(config.router)
-    seen: dict[tuple[str, object], int] = {}
+    yield from machines_contradictions(config.machines, config.host)
     for index, machine in enumerate(config.machines):
-        key = f"machines[{index}]"
-        said = {"name": machine.name, "mac": machine.mac.hex(":"), "address": str(machine.address)}
-        for what, value in said.items():
-            first = seen.setdefault((what, value), index)
-            if first != index:
-                yield f"{key}.{what}: {value} stands already at machines[{first}]"
         if not any(machine.address in prefix for prefix in config.router.prefixes):
-            yield f"{key}.address: {machine.address} is in none of router.prefixes"
-        for what, image in (("kernel", machine.kernel), ("initrd", machine.initrd)):
-            if directories and not any(_below(image, directory) for directory in directories):
-                yield f"{key}.{what}: {image} is in none of host.images, so it could not come back here"
+            yield f"machines[{index}].address: {machine.address} is in none of router.prefixes"
 
 
 def _out_of_reach(router: RouterConfig) -> Iterator[str]:
@@ -137,6 +75,3 @@ def _out_of_reach(router: RouterConfig) -> Iterator[str]:
         if not any(eid in prefix for prefix in (*router.dynamic.prefixes, *router.prefixes)):
             yield f"router.dynamic.macs.{eid}: is in none of router.dynamic.prefixes, and not of our own subnet"
 
-
-def _below(path: Path, directory: Path) -> bool:
-    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(directory))

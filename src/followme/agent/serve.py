@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, Self
 
-from followme.agent.config import AgentConfig, AgentMachineSection, HypervisorSection
+from followme.agent.config import AgentConfig
 from followme.agent.network import SiteNetwork
 from followme.lisp import EidPrefix
-from followme.migration.host import Host, MachineSpec, MigrationError
+from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.mover import Options
-from followme.remote.channel import ChannelError
 from followme.remote.client import Client
 from followme.remote.hypervisor import Hypervisor
-from followme.remote.keys import Key, KeyFileError, load_key
+from followme.remote.keys import Key
 from followme.remote.machines import SiteMachines
 from followme.remote.server import Caller, Handler, Server
-from followme.remote.specs import Rules
 from followme.store import Store, StoreError
-from followme.system import needs, netns
 from followme.xtr.outputs import Answered, Departed, Event
 from followme.xtr.router import RouterError, TunnelRouter
 
 log = logging.getLogger(__name__)
 
 MAX_WATCHED = 256
-
-
-class AgentError(RuntimeError):
-    """The agent cannot run as its config says; the text names the key."""
 
 
 class Agent:
@@ -59,13 +50,14 @@ class Agent:
         await self._opened.aclose()
 
     async def _start(self) -> None:
-        self._keys = self._load_keys()
+        self._keys = load_keys(self.config.control)
         self.store = Store(self.config.store)
         self._opened.callback(self.store.close)
         rloc = self.config.router.rlocs[0].address
         self.network = SiteNetwork(self.site, self.router, rloc, self.store, self.connect)
         self.network.runs, self.network.held, self.network.carried = self._runs, self._held, self._carried
-        hypervisor = await self._hypervisor()
+        section = self.config.host
+        hypervisor = None if section is None else await hypervisor_of(self.site, section, self.config.machines)
         await self.router.start()
         self._opened.push_async_callback(self.router.close, leave=True)
         self._opened.push_async_callback(self.network.close)
@@ -83,34 +75,9 @@ class Agent:
 
     async def connect(self, site: str) -> Client:
         """A new connection to another site's agent; ``ChannelError`` if it does not answer."""
-        peer = self.config.control.peers.get(site)
-        if peer is None or peer.address is None:
-            raise ChannelError(f"control.peers.{site}: no address is known of an agent of that name")
-        return await Client.connect(str(peer.address), peer.port, name=self.site, server=site, key=self._keys[site])
+        return await connect(self.config.control, self._keys, self.site, site)
 
     # ---- start
-
-    def _load_keys(self) -> dict[str, Key]:
-        keys, problems = {}, []
-        for name, peer in self.config.control.peers.items():
-            try:
-                keys[name] = load_key(peer.key_file)
-            except KeyFileError as error:
-                problems.append(f"control.peers.{name}.key_file: {error}")
-        if problems:
-            raise AgentError("; ".join(problems))
-        return keys
-
-    async def _hypervisor(self) -> Hypervisor | None:
-        section = self.config.host
-        if section is None:
-            return None
-        if section.namespace is not None and not netns.exists(section.namespace):
-            raise AgentError(f"host.namespace: there is no network namespace {section.namespace}")
-        kernels = [machine.kernel for machine in self.config.machines]
-        accel = await needs.acceleration(kernels[0]) if kernels else "tcg"
-        return Hypervisor(_host(self.site, section, accel), Rules(
-            section.images, max_memory_bytes=section.max_memory_mib << 20))  # fmt: skip
 
     async def _start_machines(self, hypervisor: Hypervisor) -> None:
         settings = self.config.migration
@@ -122,7 +89,7 @@ class Agent:
         for machine in self.config.machines:
             self.network.know(machine.name, machine.address, machine.mac)
         self.network.restore()
-        await self.machines.start(_spec(machine) for machine in self.config.machines)
+        await self.machines.start(spec_of(machine) for machine in self.config.machines)
         residents = list(self.router.control.residents.here.values())
         expected = [ip_address(resident.eid.address) for resident in residents if resident.expected]
         await self.network.started(hypervisor.guests, expected)
@@ -142,18 +109,8 @@ class Agent:
             for method, handler in self.machines.handlers().items():
                 (controllers if method in ordered else agents)[method] = handler
             agents |= self.network.handlers()
-        return {
-            **{method: self._only("agent", handler) for method, handler in agents.items()},
-            **{method: self._only("controller", handler) for method, handler in controllers.items()},
-        }
-
-    def _only(self, role: str, handler: Handler) -> Handler:
-        async def checked(params: Mapping[str, Any], caller: Caller) -> Any:
-            if self.config.control.peers[caller.peer].role != role:
-                raise AgentError(f"{caller.peer} is no {role}, and may not ask for this")
-            return await handler(params, caller)
-
-        return checked
+        peers = self.config.control.peers
+        return {**only("agent", peers, agents), **only("controller", peers, controllers)}
 
     async def _status(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         problems = {} if self.machines is None else dict(self.machines.problems)
@@ -197,23 +154,9 @@ class Agent:
         return guest is not None and (guest.peer, guest.migration) == (peer, migration)
 
 
-def _host(site: str, section: HypervisorSection, accel: str) -> Host:
-    return Host(site, section.namespace, section.bridge, section.uplink, str(section.management_address),
-                section.run_dir, accel=accel)  # fmt: skip
-
-
-def _spec(machine: AgentMachineSection) -> MachineSpec:
-    return MachineSpec(
-        name=machine.name, mac=machine.mac, memory_bytes=machine.memory_mib << 20, kernel=machine.kernel,
-        initrd=machine.initrd, cmdline=machine.cmdline,
-    )  # fmt: skip
-
-
 async def serve(config: AgentConfig) -> None:
     """Run until SIGINT or SIGTERM."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = until_told()
     async with Agent(config) as agent:
         log.info("site %s: serving peers on %s port %d", agent.site, config.control.address, agent.server.port)
         await stop.wait()

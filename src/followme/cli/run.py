@@ -79,6 +79,12 @@ def _describe(path: Path) -> str:
         return f"map server of {len(check_mapserver(data, str(path)).file.sites)} sites"
     config = _controller_config(path, data)
     file = config.file
+    if "federation" in data:
+        others = sum(len(domain.networks) for domain in file.federation.domains)
+        return (
+            f"domain {file.federation.domain}: {len(file.networks)} networks of {len(file.federation.domains) + 1} "
+            f"domains' {len(file.networks) + others}, {len(file.machines)} machines, {len(file.users)} users"
+        )
     return (
         f"{len(config.networks)} networks, {len(file.machines)} machines, {len(file.users)} users, "
         f"{len(config.services)} services"
@@ -96,6 +102,7 @@ def _agent_config(path: Path, data: dict[str, Any]) -> Any:
 
 
 def _controller_config(path: Path, data: dict[str, Any] | None = None) -> Any:
+    from followme.config import federation as config_federation
     from followme.config import lisp as config_lisp
     from followme.config import openflow as config
     from followme.placement.settings import chooser_of, policy_of
@@ -103,6 +110,8 @@ def _controller_config(path: Path, data: dict[str, Any] | None = None) -> Any:
     from .keys import check_keys
 
     data = read(path, "networks", "docs/config.md") if data is None else data
+    if "federation" in data:
+        return config_federation.check(data, str(path))
     if data.get("plane") != "lisp":
         checked: config.Config | config_lisp.LispConfig = config.check(data, str(path))
     else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from followme.continuity.refusals import DatapathGone, NotMaster, RuleRefused, Stale, SwitchError
 from followme.domain import Network
 from followme.openflow import (
     BarrierReply,
@@ -23,8 +24,11 @@ from followme.openflow import (
     PortStatus,
     Ready,
     Received,
+    RoleReply,
+    RoleRequest,
     RoundTrip,
 )
+from followme.openflow.constants import OFPET_ROLE_REQUEST_FAILED, OFPRRFC_STALE
 
 if TYPE_CHECKING:
     from followme.continuity.southbound import Southbound
@@ -33,18 +37,6 @@ OUTPUT_BOUND = 64 << 20
 STOPS = "the controller stops"
 MAX_REFUSED_OWNERS = 1024
 """Owners of refused rules that are remembered until their next barrier."""
-
-
-class SwitchError(Exception):
-    """A switch cannot do what it was asked for; names the network and the datapath."""
-
-
-class DatapathGone(SwitchError):
-    """It dropped its connection, or did not confirm in time."""
-
-
-class RuleRefused(SwitchError):
-    """It answered a flow-mod with an error (a full table, a field that it cannot rewrite)."""
 
 
 @dataclass(slots=True)
@@ -68,17 +60,21 @@ class Channel(asyncio.Protocol):
         self.network: Network | None = None
         self.peer: object = None
         self.round_trip = 0.0
+        self.held = 0
+        """Bytes that wait for the store (``outbox``)."""
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._asked: dict[int, _Asked] = {}
         self._refused: dict[int, str] = {}
         self.settled = False
         """Whether it has all rules of the ledger, confirmed."""
+        self.served = False
+        """Whether it gets its rules from here."""
         self.ended = False
         self.known = False
         """Whether it has said which datapath it is."""
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -95,16 +91,17 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         southbound = self.southbound
-        southbound.flush()  # what waits from before is not this read's
-        southbound.touch(self)
+        outbox = southbound.outbox
+        outbox.flush()  # what waits from before is not this read's
+        outbox.touch(self)
         try:
             with southbound.handlers.batch():
                 self._events(self.connection.receive_data(data, time.monotonic()))
         except Exception as error:  # of the store's commit; asyncio would close the connection without a word
             southbound.fault(error)
-            southbound.take_back()
+            outbox.take_back()
         else:
-            southbound.flush()
+            outbox.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone(f"connection lost: {exc}" if exc else "connection closed by the switch")
@@ -124,6 +121,21 @@ class Channel(asyncio.Protocol):
             if transport.get_write_buffer_size() > OUTPUT_BOUND:
                 self.abort(f"it does not read: more than {OUTPUT_BOUND} bytes wait for it")
         self._schedule()
+
+    def take(self) -> bytes:
+        """What is to be written later, by ``put``."""
+        data = self.connection.data_to_send()
+        self.held += len(data)
+        if self.held > OUTPUT_BOUND:
+            self.abort(f"more than {OUTPUT_BOUND} bytes for it wait for the store")
+        self._schedule()
+        return data
+
+    def put(self, data: bytes) -> None:
+        self.held -= len(data)
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
 
     async def request(self, message: Message) -> Message:
         """Send and wait for the reply with the same transaction id."""
@@ -159,9 +171,19 @@ class Channel(asyncio.Protocol):
         if owner is not None and len(self._refused) < MAX_REFUSED_OWNERS:
             self._refused.setdefault(owner, what)
 
+    def demote(self, error: SwitchError) -> None:
+        """It is not ours to write to any more: who waits for an answer of it gets ``error``."""
+        self.served = self.settled = False
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
     def _ask(self, message: Message) -> tuple[int, asyncio.Future[Message]]:
         if self.ended:
             raise DatapathGone("the connection has ended")
+        if not self.served and type(message) is not RoleRequest:
+            raise NotMaster("this controller is not master")
         try:
             xid = self.connection.send(message)
         except OpenFlowError as error:
@@ -169,7 +191,7 @@ class Channel(asyncio.Protocol):
             raise DatapathGone(str(error)) from None
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[xid] = future
-        self.southbound.touch(self)
+        self.southbound.outbox.touch(self)
         return xid, future
 
     def _events(self, events: Iterable[object]) -> None:
@@ -180,28 +202,34 @@ class Channel(asyncio.Protocol):
                 if network is None:
                     continue
                 if type(message) is PacketIn:
+                    if southbound.stands_by:
+                        continue
                     southbound.counters.packet_ins += 1
                     try:
                         southbound.handlers.packet_in(network, message)
                     except Exception as error:  # one packet must not take the others of this read with it
                         southbound.fault(error)
-                elif isinstance(message, (BarrierReply, MultipartReply)):
+                elif isinstance(message, (BarrierReply, MultipartReply, RoleReply)):
                     self._answer(event.xid, message)
                 elif isinstance(message, PortStatus):
+                    if southbound.stands_by:
+                        continue
                     try:
                         southbound.handlers.port_status(network, message)
                     except Exception as error:
                         southbound.fault(error)
                 elif isinstance(message, ErrorMsg):
                     southbound.failed(self, message)
-                    self._fail(event.xid, RuleRefused(message.name))
+                    stale = (message.error_type, message.code) == (OFPET_ROLE_REQUEST_FAILED, OFPRRFC_STALE)
+                    self._fail(event.xid, Stale(message.name) if stale else RuleRefused(message.name))
             elif isinstance(event, Ready):
                 network = self._admit(event.features.datapath_id)
             elif isinstance(event, RoundTrip):
                 self.round_trip = event.seconds if not self.round_trip else (
                     0.875 * self.round_trip + 0.125 * event.seconds)  # fmt: skip
             elif isinstance(event, Closed):
-                self.write()
+                if not self.known:
+                    self.write()  # why; of all others nothing leaves before it is stored
                 self.abort(event.reason)
                 return
 
@@ -213,8 +241,15 @@ class Channel(asyncio.Protocol):
             self.abort("unknown datapath")
             return None
         self.datapath, self.network, self.known = datapath, network, True
-        self._task = asyncio.ensure_future(self.southbound.admitted(self, datapath))
+        self.work(self.southbound.admitted(self, datapath))
         return network
+
+    def work(self, what: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Do what takes several messages. It ends with the connection at the latest, as its requests fail."""
+        task = asyncio.ensure_future(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _answer(self, xid: int, message: Message) -> None:
         asked = self._asked.pop(xid, None)  # what is refused from here on was sent behind this barrier
@@ -257,4 +292,5 @@ class Channel(asyncio.Protocol):
     def _on_timer(self) -> None:
         self._timer = None
         self._events(self.connection.handle_timer(time.monotonic()))
-        self.write()
+        if not self.ended:
+            self.southbound.outbox.touch(self)

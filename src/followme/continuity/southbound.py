@@ -4,6 +4,9 @@ All that the controller does for one read of a socket is collected and sent in o
 has committed: what a switch is told has been written down before. If the store cannot commit, none of it is
 sent (a user must not hold a lease that nobody knows after a crash), and the switches that it was for are cut
 off: when they connect again, they are brought to the ledger's state, so nothing is missing in them.
+
+As a standby (``Role.STANDBY``) it keeps the connections of switches that another controller is master of, and
+writes nothing, until ``take_over``.
 """
 
 from __future__ import annotations
@@ -14,11 +17,15 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from functools import partial
 
-from followme.continuity.channel import STOPS, Channel, DatapathGone, RuleRefused, SwitchError
+from followme.continuity.channel import STOPS, Channel
+from followme.continuity.handlers import Counters, Handlers
 from followme.continuity.ledger import OWNER_MASK, Ledger
+from followme.continuity.outbox import Outbox
+from followme.continuity.rationed import Rationed
+from followme.continuity.refusals import DatapathGone, NotMaster, RuleRefused, Stale, SwitchError
+from followme.continuity.roles import GENERATIONS, Role, become_master, become_slave, older
 from followme.domain import Network
 from followme.openflow import (
     BarrierRequest,
@@ -30,65 +37,50 @@ from followme.openflow import (
     MultipartReply,
     MultipartRequest,
     OpenFlowError,
-    PacketIn,
-    Port,
     PortStats,
     PortStatsRequest,
-    PortStatus,
 )
-from followme.openflow.constants import OFPMP_FLOW, OFPMP_PORT_DESC, OFPMP_PORT_STATS, OFPT_FLOW_MOD
+from followme.openflow.constants import (
+    OFPBRC_IS_SLAVE,
+    OFPET_BAD_REQUEST,
+    OFPMP_FLOW,
+    OFPMP_PORT_DESC,
+    OFPMP_PORT_STATS,
+    OFPT_FLOW_MOD,
+)
 
-__all__ = ["Counters", "DatapathGone", "Handlers", "RuleRefused", "Southbound", "SwitchError"]
+__all__ = ["Counters", "DatapathGone", "Handlers", "NotMaster", "Role", "RuleRefused", "Southbound", "SwitchError"]
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
 RECENT = 64
-LOG_EVERY_S = 10.0
-"""How often one and the same complaint is logged: peers must not fill the disk."""
-
-
-@dataclass(slots=True)
-class Handlers:
-    """What the controller does with what switches say; called in the event loop, must not block."""
-
-    packet_in: Callable[[Network, PacketIn], None]
-    port_status: Callable[[Network, PortStatus], None] = lambda network, message: None
-    ports: Callable[[Network, tuple[Port, ...]], None] = lambda network, ports: None
-    connected: Callable[[Network], None] = lambda network: None
-    disconnected: Callable[[Network, str], None] = lambda network, reason: None
-    batch: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Entered for each read of a socket, left before anything is written: the store's group commit."""
-
-
-@dataclass(slots=True)
-class Counters:
-    packet_ins: int = 0
-    flow_mods: int = 0
-    packet_outs: int = 0
-    errors: int = 0
-    refused_datapaths: int = 0
-    failed_peers: int = 0
-    """Connections that ended before they said which datapath they are."""
-    faults: int = 0
-    refused_rules: int = 0
-    last_errors: list[str] = field(default_factory=list)
 
 
 class Southbound:
-    """Listens for switches, keeps each at the ledger's state, and hands their messages on."""
+    """Listens for switches, keeps each at the ledger's state, and hands their messages on.
 
-    def __init__(self, networks: Iterable[Network], ledger: Ledger, handlers: Handlers) -> None:
+    ``role``: ``ALONE``, or ``STANDBY`` where there are several controllers of these switches.
+    """
+
+    def __init__(
+        self, networks: Iterable[Network], ledger: Ledger, handlers: Handlers, role: Role = Role.ALONE
+    ) -> None:
         self.networks = {network.datapath: network for network in networks}
         self.ledger = ledger
         self.handlers = handlers
         self.counters = Counters()
+        self.outbox = Outbox(self)
+        self.role = role
+        self.stands_by = role is Role.STANDBY
+        self._generation: int | None = None
+        self._attending: dict[int, Channel] = {}
+        """All switches that are connected; ``_channels`` are those that this controller writes to."""
         self._channels: dict[int, Channel] = {}
         self._open: set[Channel] = set()
-        self._ready = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._dirty: set[Channel] = set()
-        self._logged: dict[str, float] = {}
+        self._rationed = Rationed()
 
     async def listen(
         self, address: str, port: int, *, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
@@ -106,11 +98,76 @@ class Southbound:
         if self._server:
             self._server.close()
         self.handlers.disconnected = lambda network, reason: None
+        self.outbox.close()
         for channel in list(self._open):
             channel.abort(STOPS)
 
     def connected(self, datapath: int) -> bool:
+        """Whether it gets its rules from here."""
         return datapath in self._channels
+
+    def attending(self, datapath: int) -> bool:
+        """Whether it is connected, be it that another controller is its master."""
+        return datapath in self._attending
+
+    async def take_over(self, generation_id: int) -> None:
+        """Be master of all switches from now on, and bring each to the ledger's state: those that are connected
+        until this returns (one that hangs is cut off in the end), others when they come.
+
+        ``NotMaster`` if one of them has a newer master; ``ValueError`` for a ``generation_id`` (64 bits) that is
+        older than the one before.
+        """
+        if not 0 <= generation_id < GENERATIONS:
+            raise ValueError(f"generation id {generation_id} does not have 64 bits")
+        if self._generation is not None and older(generation_id, self._generation):
+            raise ValueError(f"generation id {generation_id} is older than {self._generation}")
+        self._generation = generation_id
+        self.role, self.stands_by = Role.MASTER, False
+        serving = [channel.work(self._serve(channel, datapath)) for datapath, channel in self._attending.items()]
+        if serving:
+            await asyncio.wait(serving)  # who gives this up does not give them up
+        if self.stands_by:
+            raise NotMaster("another controller is master")
+
+    def step_down(self) -> None:
+        """The lease has gone, and perhaps to another: write nothing from now on. A standby again."""
+        self._stand_by("this controller is not master any more")
+
+    def _depose(self, network: Network, why: str) -> None:
+        if self.role is not Role.MASTER:
+            return
+        self.counters.depositions += 1
+        log.error("another controller is master: switch of %s (datapath %#x) says %s", network.name,
+                  network.datapath, why)  # fmt: skip
+        self._stand_by("another controller is master")
+        self._guarded(self.handlers.deposed)
+
+    def _stand_by(self, why: str) -> None:
+        self.role, self.stands_by = Role.STANDBY, True
+        served, self._channels = self._channels, {}
+        self.outbox.drop(served.values())
+        for datapath, channel in self._attending.items():
+            channel.demote(NotMaster(why))
+            channel.work(self._attend(channel, self.networks[datapath]))
+        for datapath in served:
+            network = self.networks[datapath]
+            self._guarded(partial(self.handlers.disconnected, network, why))
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _attend(self, channel: Channel, network: Network) -> None:
+        try:
+            await become_slave(channel, lambda: self.stands_by)
+        except (DatapathGone, NotMaster):
+            return
+        except (SwitchError, OpenFlowError) as error:
+            if self._rationed.seldom(f"slave {network.name}"):
+                log.error("switch of %s (datapath %#x) does not take a standby: %s", network.name, network.datapath,
+                          error)  # fmt: skip
+            channel.abort(str(error))
 
     def half_round_trip(self, datapath: int) -> float:
         """Seconds from the controller to the switch, one way, as measured by echo requests."""
@@ -132,29 +189,11 @@ class Southbound:
                 self.counters.flow_mods += 1
             else:
                 self.counters.packet_outs += 1
-        self.touch(channel)
+        self.outbox.touch(channel)
 
     def apply(self, changes: Mapping[int, Iterable[FlowMod]]) -> None:
         for datapath, mods in changes.items():
             self.send(datapath, mods)
-
-    def touch(self, channel: Channel) -> None:
-        if not self._dirty:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._dirty.add(channel)
-
-    def flush(self) -> None:
-        """Write what waits. It was committed before: a crash at any line can be recovered."""
-        dirty, self._dirty = self._dirty, set()
-        for channel in dirty:
-            channel.write()
-
-    def take_back(self) -> None:
-        """What was queued in this read is not to be sent: it could not be written down."""
-        dirty, self._dirty = self._dirty, set()
-        for channel in dirty:
-            if channel.connection.data_to_send():
-                channel.abort("what it was to be told could not be stored; it gets its rules anew")
 
     async def barrier(self, datapaths: Iterable[int], timeout: float, owner: str | None = None) -> None:
         """Return when each switch has confirmed all that was sent to it before, reconnects included.
@@ -185,13 +224,12 @@ class Southbound:
             return
 
     async def _channel(self, datapath: int, settled: bool = False) -> Channel:
-        def there() -> bool:
+        while not self.stands_by:
             channel = self._channels.get(datapath)
-            return channel is not None and (channel.settled or not settled)
-
-        async with self._ready:
-            await self._ready.wait_for(there)
-            return self._channels[datapath]
+            if channel is not None and (channel.settled or not settled):
+                return channel
+            await self._changed.wait()
+        raise NotMaster("this controller is not master")
 
     async def wait_connected(self, datapaths: Iterable[int], timeout: float) -> None:
         """Return when each switch has all its rules; ``RuleRefused`` if it did not take some of them."""
@@ -229,21 +267,43 @@ class Southbound:
         return next((one for one in stats if one.port_no == port), None)
 
     async def admitted(self, channel: Channel, datapath: int) -> None:
-        """Bring a new connection to the ledger's state; only then it counts as connected."""
-        network = self.networks[datapath]
+        """A switch has connected and said who it is."""
         if channel.ended:
-            return  # it said who it is and broke the protocol in the same breath
+            return  # it broke the protocol in the same breath
+        old = self._attending.get(datapath)
+        self._attending[datapath] = channel
+        if old is not None:
+            old.abort("the same datapath connected again")
+        if self.stands_by:
+            await self._attend(channel, self.networks[datapath])
+        else:
+            await self._serve(channel, datapath)
+
+    async def _serve(self, channel: Channel, datapath: int) -> None:
+        """Bring it to the ledger's state; only then it counts as connected."""
+        network, generation = self.networks[datapath], self._generation
         try:
+            if generation is not None:
+                await become_master(channel, generation)
+                if self.stands_by or generation != self._generation:
+                    return
             for mod in self.ledger.begin(datapath):
                 channel.connection.send(mod)
+        except Stale as error:
+            if generation == self._generation:
+                self._depose(network, str(error))
+            return
+        except RuleRefused as error:
+            channel.abort(f"it does not know of masters: {error}")
+            return
+        except SwitchError:
+            return
         except OpenFlowError as error:
             channel.abort(str(error))
             return
         # From here on every change goes to this connection too, behind the rules above, in order.
-        old = self._channels.get(datapath)
-        if old is not None and old is not channel:
-            old.abort("the same datapath connected again")
         self._channels[datapath] = channel
+        channel.served = True
         try:
             await channel.request(BarrierRequest())
             for mod in self.ledger.sweep(datapath):
@@ -264,8 +324,7 @@ class Southbound:
         else:
             log.info("switch of %s connected (datapath %#x)", network.name, datapath)
         channel.settled = True
-        async with self._ready:
-            self._ready.notify_all()
+        self._tell_waiting()
         self._guarded(lambda: self.handlers.connected(network))
 
     def _guarded(self, handler: Callable[[], None]) -> None:
@@ -277,25 +336,15 @@ class Southbound:
     def fault(self, error: Exception) -> None:
         """A handler or the store failed. That alone is no reason to cut off a switch."""
         self.counters.faults += 1
-        if self.seldom(f"fault {type(error).__name__}"):
+        if self._rationed.seldom(f"fault {type(error).__name__}"):
             log.error("handling a switch's message failed", exc_info=error)
-
-    def seldom(self, what: str) -> bool:
-        """Whether to log ``what`` now; few different things are asked about, and they are forgotten in bulk."""
-        now = time.monotonic()
-        if now - self._logged.get(what, -LOG_EVERY_S) < LOG_EVERY_S:
-            return False
-        if len(self._logged) >= 4 * RECENT:
-            self._logged = {key: at for key, at in self._logged.items() if now - at < LOG_EVERY_S}
-            if len(self._logged) >= 4 * RECENT:
-                return False
-        self._logged[what] = now
-        return True
 
     def lost(self, channel: Channel, reason: str) -> None:
         self._open.discard(channel)
-        self._dirty.discard(channel)
+        self.outbox.lost(channel)
         datapath = channel.datapath
+        if datapath is not None and self._attending.get(datapath) is channel:
+            del self._attending[datapath]
         if datapath is not None and self._channels.get(datapath) is channel:
             del self._channels[datapath]
             network = self.networks[datapath]
@@ -307,7 +356,7 @@ class Southbound:
         """A peer came to no good before it was admitted: a wrong port, a wrong version, a scanner."""
         self.counters.failed_peers += 1
         host = peer[0] if isinstance(peer, tuple) and peer else peer
-        if self.seldom(f"peer {host}"):
+        if self._rationed.seldom(f"peer {host}"):
             log.warning("closed the connection of %s, which is no switch of ours: %s", peer, reason)
 
     def opened(self, channel: Channel) -> bool:
@@ -320,6 +369,11 @@ class Southbound:
     def failed(self, channel: Channel, message: ErrorMsg) -> None:
         self.counters.errors += 1
         network = self.networks.get(channel.datapath or 0)
+        if (message.error_type, message.code) == (OFPET_BAD_REQUEST, OFPBRC_IS_SLAVE):
+            if network is not None and channel.served:
+                self._depose(network, message.name)
+            if self.stands_by:
+                return
         text = f"switch of {network.name if network else '?'} refuses a message: {message.name}"
         # The error holds the first 64 bytes of the message that it is about (7.4.4): a flow-mod's is about a
         # rule, and the owner stands in the cookie, next to the header. So no list of what was sent is needed.
@@ -329,12 +383,12 @@ class Southbound:
             owner = int.from_bytes(data[8:16], "big") & OWNER_MASK if len(data) >= 16 else None
             channel.refuse(owner, message.name)
         self.counters.last_errors = [*self.counters.last_errors[1 - RECENT:], text]
-        if self.seldom(text):
+        if self._rationed.seldom(text):
             log.error("%s", text)
 
     def refuse_datapath(self, datapath: int, peer: object) -> None:
         self.counters.refused_datapaths += 1
-        if self.seldom(f"datapath {datapath:#x}"):
+        if self._rationed.seldom(f"datapath {datapath:#x}"):
             log.warning("refused datapath %#x from %s: it is not in the config; add a network with "
                         "'datapath: %#x' or point the switch elsewhere", datapath, peer, datapath)  # fmt: skip
 

@@ -10,12 +10,19 @@ import logging
 import signal
 from pathlib import Path
 
+from followme.config.federation import FederatedConfig
+from followme.config.keys import KeyFileError
 from followme.config.lisp import LispConfig
 from followme.config.openflow import Config
 from followme.controllers.events import Happening
 from followme.controllers.lisp.controller import LispController
 from followme.controllers.openflow.controller import Controller
+from followme.controllers.openflow.instance import Instance
+from followme.federation.bus import BusError
+from followme.federation.registry import RegistryError
+from followme.federation.signing import SigningError
 from followme.migration.host import Host
+from followme.store import StoreError
 from followme.system import needs, netns
 from followme.system.process import ProcessError, run
 
@@ -60,13 +67,18 @@ async def hosts_of(config: Config) -> dict[str, Host]:
     }  # fmt: skip
 
 
-async def serve(config: Config | LispConfig) -> None:
+async def serve(config: Config | FederatedConfig | LispConfig) -> None:
     """Run until a signal says to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await (_serve_lisp(config, stop) if isinstance(config, LispConfig) else _serve_openflow(config, stop))
+    if isinstance(config, LispConfig):
+        await _serve_lisp(config, stop)
+    elif isinstance(config, FederatedConfig):
+        await _serve_federated(config, stop)
+    else:
+        await _serve_openflow(config, stop)
 
 
 async def _serve_lisp(config: LispConfig, stop: asyncio.Event) -> None:
@@ -80,6 +92,27 @@ async def _serve_lisp(config: LispConfig, stop: asyncio.Event) -> None:
         log.info("stopping; sites and machines go on")
     finally:
         await controller.close()
+
+
+async def _serve_federated(config: FederatedConfig, stop: asyncio.Event) -> None:
+    try:
+        instance = Instance(config, watch=_log)
+    except (KeyFileError, RegistryError, SigningError) as error:
+        raise RuntimeError(f"federation: {error}") from None
+    running = asyncio.ensure_future(instance.run())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            try:
+                running.result()
+            except (BusError, OSError, StoreError, KeyFileError) as error:
+                raise RuntimeError(f"federation: {error}") from None
+        log.info("stopping; switches and machines go on")
+    finally:
+        for task in (running, stopping):
+            task.cancel()
+        await asyncio.gather(running, stopping, return_exceptions=True)
 
 
 async def _serve_openflow(config: Config, stop: asyncio.Event) -> None:

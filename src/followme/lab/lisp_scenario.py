@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from followme.agent.config import CONTROL_PORT
+from followme.agent.sections import CONTROL_PORT
 from followme.config import lisp as config_lisp
 from followme.controllers.events import Happening
 from followme.controllers.lisp.controller import LispController

@@ -1,6 +1,7 @@
-"""What must survive: nodes, placements, leases, locators and sagas, in one SQLite file."""
+"""What must survive: nodes, placements, leases, locators, sagas and facts, in one SQLite file or in a bucket."""
 
 from .records import Lease, MigrationStep, StoreError
+from .replicated import ReplicatedStore
 from .sqlite import Store
 
-__all__ = ["Lease", "MigrationStep", "Store", "StoreError"]
+__all__ = ["Lease", "MigrationStep", "ReplicatedStore", "Store", "StoreError"]

@@ -1,4 +1,4 @@
-"""The tables, and the opening of a file: ours and of this version, or ``StoreError``."""
+"""The tables, and the opening of a file: ours and of a version that we know, or ``StoreError``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from .records import StoreError
 
 APPLICATION_ID = 0x464D4330
 """``FMC0`` in the file's header, by which a store knows its own."""
-VERSION = 1
+VERSION = 2
+
+FACTS = "CREATE TABLE facts (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID"
+"""What a federation must know again; what stands in a value is its own business."""
+UPGRADES = {1: (FACTS,)}
+"""Version to what makes the next one of it."""
 
 TABLES = (
     """CREATE TABLE nodes (
@@ -43,13 +48,15 @@ TABLES = (
         port INTEGER NOT NULL, locator INTEGER NOT NULL, at REAL NOT NULL
     ) STRICT""",
     "CREATE INDEX attachments_of_node ON attachments (node, number)",
+    FACTS,
 )
 
 
 def open_database(name: str) -> sqlite3.Connection:
-    """The database in the file ``name`` (``":memory:"`` for none), created if it is absent or empty.
+    """The database in the file ``name`` (``":memory:"`` for none), created if it is absent or empty,
+    and brought to this version if it is of an older one.
 
-    Nothing is written to a file that is not ours. ``StoreError`` if it is foreign, corrupt, of another
+    Nothing is written to a file that is not ours. ``StoreError`` if it is foreign, corrupt, of a newer
     version, or cannot be opened.
     """
     try:
@@ -85,10 +92,15 @@ def _check_or_create(connection: sqlite3.Connection, name: str) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
     elif application != APPLICATION_ID:
         raise StoreError(f"store {name}: this is the SQLite file of another program")
-    elif version != VERSION:
+    elif version != VERSION and version not in UPGRADES:
         raise StoreError(f"store {name}: schema version {version}, this program knows {VERSION}")
     else:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise StoreError(f"store {name}: the file is corrupt: {verdict}")
+        if version != VERSION:
+            for older in range(version, VERSION):
+                for statement in UPGRADES[older]:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")

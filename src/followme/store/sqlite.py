@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -27,13 +27,15 @@ _PLACEMENT = "node, network, port, locator, version"
 _LEASE = "mac, identifier, network, expires_at"
 _ATTACHMENT = "node, network, port, locator, at"
 _MIGRATION = "id, machine, source, target, mode, state, started, detail"
+_PAGE = 1000
+"""Facts read at a time: there may be a million."""
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
 
 
 class Store:
-    """Nodes, placements, leases, locators, sagas, and where nodes were.
+    """Nodes, placements, leases, locators, sagas, a federation's facts, and where nodes were.
 
     ``path`` is a file, or ``":memory:"``. ``history`` bounds the attachments kept and the finished
     migrations kept; unfinished ones are never dropped. All methods raise ``StoreError`` if the file fails. A file
@@ -109,6 +111,14 @@ class Store:
             self._batches -= 1
             if self._outside:
                 self._commit()
+
+    def replicating(self) -> Awaitable[object] | None:
+        """What to await before anybody is told what was committed; it raises if that is not safe. ``None`` when all
+        is: here always, for a commit is in the file."""
+        return None
+
+    async def replicated(self) -> None:
+        """Return when all that was committed so far is safe; ``StoreError`` if it is not."""
 
     @property
     def _outside(self) -> bool:
@@ -300,6 +310,22 @@ class Store:
             "WHERE id = ? ORDER BY step"
         )
         return tuple(self._read_as(_step, steps, id))
+
+    # --- facts --------------------------------------------------------------------------------------------
+
+    def put_fact(self, key: str, value: bytes | None) -> None:
+        """``None``: it is no fact any more."""
+        if value is None:
+            self._write("DELETE FROM facts WHERE key = ?", key)
+        else:
+            self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", key, value)
+
+    def facts(self) -> Iterator[tuple[str, bytes]]:
+        """(key, value) by key, read bit by bit: what is written meanwhile is seen or is not."""
+        more: list[Row] = self._read("SELECT key, value FROM facts ORDER BY key LIMIT ?", _PAGE)
+        while more:
+            yield from more
+            more = self._read("SELECT key, value FROM facts WHERE key > ? ORDER BY key LIMIT ?", more[-1][0], _PAGE)
 
     # --- attachments --------------------------------------------------------------------------------------
 

@@ -26,22 +26,33 @@ from followme.openflow import (
     MultipartRequest,
     Output,
     PacketIn,
+    PacketOut,
     Port,
     PortStats,
     PortStatsRequest,
     Received,
+    RoleReply,
+    RoleRequest,
     Side,
 )
 from followme.openflow.constants import (
     OFP_NO_BUFFER,
     OFPBRC_BAD_MULTIPART,
+    OFPBRC_BAD_TYPE,
+    OFPBRC_IS_SLAVE,
+    OFPCR_ROLE_EQUAL,
+    OFPCR_ROLE_MASTER,
+    OFPCR_ROLE_NOCHANGE,
+    OFPCR_ROLE_SLAVE,
     OFPET_BAD_REQUEST,
     OFPET_FLOW_MOD_FAILED,
+    OFPET_ROLE_REQUEST_FAILED,
     OFPFMFC_TABLE_FULL,
     OFPMP_FLOW,
     OFPMP_PORT_DESC,
     OFPMP_PORT_STATS,
     OFPR_NO_MATCH,
+    OFPRRFC_STALE,
 )
 
 from .fabric import network
@@ -61,8 +72,20 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
+class Shared:
+    """What the connections of one switch have in common: who is its master, of which generation."""
+
+    def __init__(self) -> None:
+        self.generation: int | None = None
+        self.master: Switch | None = None
+
+
 class Switch:
-    """``table`` may be handed from one connection to the next: a switch that kept its rules."""
+    """``table`` may be handed from one connection to the next: a switch that kept its rules. So may ``shared``;
+    without it the switch does not know of roles."""
+
+    shared: Shared | None = None
+    role = OFPCR_ROLE_EQUAL
 
     def __init__(self, datapath: int, table: FlowTable | None = None) -> None:
         self.table = table or FlowTable()
@@ -98,7 +121,11 @@ class Switch:
 
     def _take(self, xid: int, message: Message) -> None:
         self.received.append(message)
-        if isinstance(message, FlowMod):
+        if isinstance(message, RoleRequest):
+            self._connection.send(self._asked_role(message), xid)
+        elif isinstance(message, FlowMod | PacketOut) and self.role == OFPCR_ROLE_SLAVE:
+            self._connection.send(ErrorMsg(OFPET_BAD_REQUEST, OFPBRC_IS_SLAVE, message.pack(xid)[:64]), xid)
+        elif isinstance(message, FlowMod):
             if self.full:
                 failed = ErrorMsg(OFPET_FLOW_MOD_FAILED, OFPFMFC_TABLE_FULL, message.pack(xid)[:64])
                 self._connection.send(failed, xid)
@@ -128,6 +155,24 @@ class Switch:
             else:
                 stats = tuple(one for one in self.port_stats if one.port_no == message.body.port_no)
                 self._connection.send(MultipartReply(OFPMP_PORT_STATS, stats), xid)
+
+    def _asked_role(self, message: RoleRequest) -> Message:
+        """As the specification has it (6.3.4)."""
+        shared = self.shared
+        if shared is None:
+            return ErrorMsg(OFPET_BAD_REQUEST, OFPBRC_BAD_TYPE, message.pack(0))
+        if message.role in (OFPCR_ROLE_MASTER, OFPCR_ROLE_SLAVE):
+            distance = (message.generation_id - (shared.generation or 0)) % 2**64
+            if shared.generation is not None and distance >= 2**63:
+                return ErrorMsg(OFPET_ROLE_REQUEST_FAILED, OFPRRFC_STALE, message.pack(0))
+            shared.generation = message.generation_id
+        if message.role == OFPCR_ROLE_MASTER:
+            if shared.master is not None:
+                shared.master.role = OFPCR_ROLE_SLAVE
+            shared.master = self
+        if message.role != OFPCR_ROLE_NOCHANGE:
+            self.role = message.role
+        return RoleReply(self.role, 2**64 - 1 if shared.generation is None else shared.generation)
 
     def confirm(self) -> None:
         """Answer the barriers that were held back, and hold none from now on."""

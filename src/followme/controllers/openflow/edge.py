@@ -17,8 +17,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 
 from followme.config.federation import FederatedFile
-from followme.config.openflow import ConfigFile
+from followme.config.openflow import ConfigFile, ListenSection
 from followme.continuity.redirect import Redirect
+from followme.continuity.southbound import Southbound
 from followme.controllers.events import Watchers
 from followme.domain import Mac, Network, Node, Placement
 from followme.mobility.dhcp import DhcpServer
@@ -88,8 +89,7 @@ class Edge(ABC):
 
     async def listen(self, sock: socket.socket | None = None) -> int:
         """Accept switches; returns the port. ``sock`` may listen in another namespace."""
-        listen = self.file.listen
-        return await self.southbound.listen(str(listen.address), listen.port, sock=sock, tls=self._tls())
+        return await listen(self.southbound, self.file.listen, sock)
 
     def run(self, *work: Coroutine[object, object, None]) -> None:
         """Do this until the end, beside what each controller does."""
@@ -198,17 +198,18 @@ class Edge(ABC):
             self.redirect.forget(node.name)
             self.forgotten(node)
 
-    def _tls(self) -> ssl.SSLContext | None:
-        tls = self.file.listen.tls
-        if tls is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
-        context.load_cert_chain(tls.certificate, tls.key)
-        context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
     def _connected(self, network: Network) -> None:
         self.watchers.tell("control", f"switch of {network.name} connected")
 
     def _disconnected(self, network: Network, reason: str) -> None:
         self.watchers.tell("control", f"switch of {network.name} is gone ({reason}); its rules wait for it")
+
+
+async def listen(southbound: Southbound, section: ListenSection, sock: socket.socket | None = None) -> int:
+    """Accept switches; returns the port. ``sock`` may listen in another namespace."""
+    tls = None
+    if section.tls is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(section.tls.ca))
+        tls.load_cert_chain(section.tls.certificate, section.tls.key)
+        tls.verify_mode = ssl.CERT_REQUIRED
+    return await southbound.listen(str(section.address), section.port, sock=sock, tls=tls)

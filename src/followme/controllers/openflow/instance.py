@@ -1,0 +1,193 @@
+"""One instance of a federated domain's controller: a standby until it has the lease, then the active one.
+
+A standby has all that is known (it watches the bucket) and a connection from each switch, and changes nothing.
+When it gets the lease it becomes the bucket's only writer, then the switches' master, then it answers others: so
+whoever was active before is shut out of all three, even if it was only frozen and knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+
+from followme.config.federation import MEMORY, FederatedConfig
+from followme.config.keys import read_key
+from followme.continuity.ledger import Ledger
+from followme.continuity.southbound import Handlers, Role, Southbound, SwitchError
+from followme.controllers.events import Happening
+from followme.controllers.openflow.edge import listen
+from followme.controllers.openflow.federated import FederatedController
+from followme.federation.bus import Bus, BusError
+from followme.federation.engine import Engine, LeaseLost
+from followme.federation.federate import Federate
+from followme.federation.hosts import HostDesk
+from followme.federation.keyfile import load_private_key
+from followme.federation.kv import KvError
+from followme.federation.lease import Lease
+from followme.federation.memory import MemoryHub
+from followme.federation.nats import NatsBus
+from followme.federation.nats_accounts import bucket_of, lease_bucket_of
+from followme.federation.nats_connection import NatsAccess
+from followme.federation.nats_kv import JetStreamKeyValue
+from followme.federation.registry import Domain, Registry
+from followme.federation.signing import Ed25519Signer, public_key_of
+from followme.store import Store, StoreError
+from followme.store.replicated import ReplicatedStore
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 0.5
+"""How soon it stands by again, after it was active and something ended that."""
+SWITCHES_S = 2.0
+"""How long switches may take to have the rules of a new active instance before others are answered."""
+MIN_PASSWORD = 8
+
+
+class Instance:
+    """``run`` it until it is cancelled. ``controller`` and ``engine`` are there while it is the active one."""
+
+    def __init__(
+        self, config: FederatedConfig, *, watch: Callable[[Happening], None], hub: MemoryHub | None = None,
+        sock: socket.socket | None = None,
+    ) -> None:  # fmt: skip
+        """``hub`` is the bus of this process, where the config's is ``memory``; ``sock`` listens for switches."""
+        self.config, self._watch, self._sock = config, watch, sock
+        section = config.file.federation
+        self._section = section
+        self._private = load_private_key(section.key_file)
+        public = {domain.name: domain.public_key for domain in section.domains}
+        public[section.domain] = public_key_of(self._private)
+        networks = {domain.name: tuple(one.network() for one in domain.networks) for domain in section.domains}
+        networks[section.domain] = tuple(network for network in config.networks if network.ours)
+        self.registry = Registry(section.domain, {
+            name: Domain(name, networks[name], public[name]) for name in networks})  # fmt: skip
+        self.signer = Ed25519Signer(self._private, public)
+        self._hub = hub or MemoryHub()
+        self.port = 0
+        self.controller: FederatedController | None = None
+        self.engine: Engine | None = None
+        self.active = asyncio.Event()
+
+    async def run(self) -> None:
+        """Stand by and be active by turns; ``OSError`` if it cannot listen, ``BusError`` if the bus never lets us."""
+        if self._section.bus == MEMORY:
+            return await self._alone()
+        bus = await NatsBus.open(self._access(), self._section.domain, self._section.instance)
+        try:
+            while True:
+                try:
+                    await self._stand_by(bus)
+                except (StoreError, KvError, BusError, SwitchError, LeaseLost) as error:
+                    log.warning("instance %s of %s: %s", self._section.instance, self._section.domain, error)
+                await asyncio.sleep(AGAIN_S)
+        finally:
+            await bus.close()
+
+    def _access(self) -> NatsAccess:
+        section = self._section
+        password = "" if section.password_file is None else read_key(section.password_file, MIN_PASSWORD).decode()
+        servers = tuple(url.strip() for url in section.bus.split(","))
+        return NatsAccess(servers, user=section.user or "", password=password, ca=section.ca)
+
+    async def _alone(self) -> None:
+        """Domains of one process: nobody else can be the active one."""
+        if self.config.file.store is None:
+            raise StoreError("store: missing; with the bus in memory what must survive is kept in a file")
+        async with contextlib.AsyncExitStack() as opened:
+            store = Store(self.config.file.store)
+            opened.callback(store.close)
+            southbound = await self._listen(opened, Role.ALONE)
+            bus = self._hub.bus(self._section.domain)
+            await self._be_active(opened, bus, store, southbound, 1, lambda: True, None)
+
+    async def _stand_by(self, bus: NatsBus) -> None:
+        section = self._section
+        async with contextlib.AsyncExitStack() as opened:
+            southbound = await self._listen(opened, Role.STANDBY)
+            lease_kv = await self._bucket(opened, bus, lease_bucket_of(section.domain))
+            kv = await self._bucket(opened, bus, bucket_of(section.domain))
+            store = ReplicatedStore()
+            opened.callback(store.close)
+            await store.restore(kv)
+            lease = Lease(lease_kv, section.domain, section.instance, section.lease_s)
+            log.info("instance %s of %s stands by", section.instance, section.domain)
+            epoch = await lease.acquire()
+            opened.push_async_callback(lease.release)
+            log.info("instance %s of %s has the lease: epoch %d", section.instance, section.domain, epoch)
+            holding = asyncio.ensure_future(lease.hold())
+            opened.push_async_callback(_cancel, holding)
+            await store.lead(epoch)
+            await self._be_active(opened, bus, store, southbound, epoch, lease.valid, holding)
+
+    async def _bucket(self, opened: contextlib.AsyncExitStack, bus: NatsBus, name: str) -> JetStreamKeyValue:
+        kv = await JetStreamKeyValue.open(bus.connection, name, replicas=self._section.replicas)
+        opened.push_async_callback(kv.close)
+        return kv
+
+    async def _listen(self, opened: contextlib.AsyncExitStack, role: Role) -> Southbound:
+        ours = [network for network in self.config.networks if network.ours]
+        handlers = Handlers(packet_in=lambda network, message: None)
+        southbound = Southbound(ours, Ledger(secrets.randbits(16)), handlers, role=role)
+        sock = None if self._sock is None else self._sock.dup()
+        self.port = await listen(southbound, self.config.file.listen, sock)
+        opened.push_async_callback(southbound.close)
+        return southbound
+
+    async def _be_active(
+        self, opened: contextlib.AsyncExitStack, bus: Bus, store: Store, southbound: Southbound, epoch: int,
+        valid: Callable[[], bool], holding: asyncio.Future[None] | None,
+    ) -> None:  # fmt: skip
+        federate = Federate(self.registry, self.signer, store.facts())
+        controller = FederatedController(self.config, federate, store, southbound)
+        controller.watchers.add(self._watch)
+        engine = controller.engine = Engine(federate, bus, store, controller, epoch, valid=valid)
+        deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        southbound.handlers.deposed = lambda: None if deposed.done() else deposed.set_result(None)
+        southbound.handlers.stored = store.replicating
+        opened.push_async_callback(controller.close)
+        opened.push_async_callback(engine.close)
+        opened.callback(self._inactive)
+        controller.restore()
+        await store.replicated()
+        if southbound.role is not Role.ALONE:
+            with contextlib.suppress(TimeoutError):  # a switch that is slow gets its rules all the same
+                await asyncio.wait_for(southbound.take_over(epoch), SWITCHES_S)
+        await engine.start()
+        await HostDesk(engine, controller.arrived, controller.left).serve(bus)
+        controller.start()
+        self.controller, self.engine = controller, engine
+        self.active.set()
+        log.info("domain %s is served, epoch %d", self._section.domain, epoch)
+        await _first(engine.wait(), _wait(deposed), *([] if holding is None else [_wait(holding)]))
+        southbound.step_down()
+        log.warning("instance %s of %s is not the active one any more", self._section.instance, self._section.domain)
+
+    def _inactive(self) -> None:
+        self.controller = self.engine = None
+        self.active.clear()
+
+
+async def _wait(future: asyncio.Future[None]) -> None:
+    await asyncio.shield(future)
+
+
+async def _first(*work: Awaitable[None]) -> None:
+    """Until one of them ends; its error if it has one."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _cancel(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

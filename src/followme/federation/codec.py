@@ -1,0 +1,216 @@
+"""Frames of orders and answers as compact JSON: ``[epoch, [order, ...]]`` and ``[epoch, [answer, ...]]``.
+
+``epoch`` is that of the sender's lease (``lease.py``). Each order or answer is a list, its kind first.
+Whatever comes in, reading raises nothing but ``MessageError``, and takes no more than ``MAX_FRAME`` octets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from .messages import (
+    Aborted,
+    Accepted,
+    Answer,
+    Attach,
+    Denied,
+    Flipped,
+    Held,
+    Order,
+    Prepare,
+    Quiet,
+    Ready,
+    Refused,
+    Released,
+    Reserve,
+    Reserved,
+    Told,
+    Update,
+)
+from .nouns import (
+    NounError,
+    Place,
+    address,
+    card_json,
+    card_of,
+    mac_of,
+    mapping_json,
+    mapping_of,
+    name,
+    number,
+    row,
+)
+
+MAX_FRAME: Final = 512 << 10
+MAX_ORDERS: Final = 256
+MAX_NETWORKS: Final = 1024
+"""In one message: of a list of networks."""
+MAX_REASON: Final = 300
+MAX_MIGRATION: Final = 128
+
+
+class MessageError(Exception):
+    """These octets are not a frame; the text says why."""
+
+
+def encode_orders(epoch: int, orders: Sequence[Order]) -> bytes:
+    return _dump([epoch, [_WRITE[type(order)](order) for order in orders]])
+
+
+def decode_orders(data: bytes) -> tuple[int, list[Order]]:
+    """Raises ``MessageError``."""
+    return _frame(data, _ORDERS)
+
+
+def encode_answers(epoch: int, answers: Sequence[Answer]) -> bytes:
+    return _dump([epoch, [_WRITE[type(answer)](answer) for answer in answers]])
+
+
+def decode_answers(data: bytes) -> tuple[int, list[Answer]]:
+    """Raises ``MessageError``."""
+    return _frame(data, _ANSWERS)
+
+
+def order_size(order: Order) -> int:
+    """Octets that the order takes in a frame, its comma included."""
+    return len(_dump(_WRITE[type(order)](order))) + 1
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _frame(data: bytes, readers: Mapping[str, Callable[[Any], Any]]) -> tuple[int, list[Any]]:
+    if len(data) > MAX_FRAME:
+        raise MessageError(f"a frame of {len(data)} octets; {MAX_FRAME} are the most")
+    try:
+        epoch, items = row(json.loads(data), 2)
+        if type(items) is not list or len(items) > MAX_ORDERS:
+            raise MessageError(f"a frame holds a list of at most {MAX_ORDERS}")
+        return number(epoch), [_read(item, readers) for item in items]
+    except NounError as error:
+        raise MessageError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise MessageError("a frame is not JSON") from None
+
+
+def _read(item: Any, readers: Mapping[str, Callable[[Any], Any]]) -> Any:
+    if type(item) is not list or not item or type(item[0]) is not str:
+        raise MessageError("an order or answer is a list, its kind first")
+    reader = readers.get(item[0])
+    if reader is None:
+        raise MessageError("an order or answer of a kind that is not known")
+    return reader(item)
+
+
+def _reason(value: Any) -> str:
+    if type(value) is not str or len(value) > MAX_REASON:
+        raise NounError("a reason is expected, in few words")
+    return value
+
+
+def _migration(value: Any) -> str:
+    if type(value) is not str or not 0 < len(value) <= MAX_MIGRATION:
+        raise NounError("a migration's id is expected")
+    return value
+
+
+def _networks(value: Any) -> tuple[str, ...]:
+    if type(value) is not list or len(value) > MAX_NETWORKS:
+        raise NounError("a list of networks is expected")
+    return tuple([name(one) for one in value])
+
+
+def _told(value: Any) -> dict[str, int]:
+    if type(value) is not dict or len(value) > MAX_NETWORKS:
+        raise NounError("networks with versions are expected")
+    return {name(network): number(version) for network, version in value.items()}
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise NounError("true or false is expected")
+    return value
+
+
+def _update(item: list[Any]) -> Update:
+    _, mapping, networks, settled, told = row(item, 5)
+    return Update(mapping_of(mapping), _networks(networks), _flag(settled), _networks(told))
+
+
+def _prepare(item: list[Any]) -> Prepare:
+    _, identifier, network, migration, version = row(item, 5)
+    return Prepare(address(identifier), name(network), _migration(migration), number(version))
+
+
+def _reserve(item: list[Any]) -> Reserve:
+    _, card, network, version = row(item, 4)
+    return Reserve(card_of(card), name(network), number(version))
+
+
+def _ready(item: list[Any]) -> Ready:
+    _, identifier, migration, version = row(item, 4)
+    return Ready(address(identifier), _migration(migration), number(version))
+
+
+def _denied(item: list[Any]) -> Denied:
+    _, identifier, migration, reason = row(item, 4)
+    return Denied(address(identifier), _migration(migration), _reason(reason))
+
+
+def _phase(kind: Callable[[IPv4Address, str], Any]) -> Callable[[Any], Any]:
+    def read(item: list[Any]) -> Any:
+        _, identifier, migration = row(item, 3)
+        return kind(address(identifier), _migration(migration))
+
+    return read
+
+
+def _attach(item: list[Any]) -> Attach:
+    _, identifier, mac, network, claim = row(item, 5)
+    return Attach(address(identifier), mac_of(mac), name(network), number(claim))
+
+
+def _tell(item: list[Any]) -> Told:
+    _, identifier, told = row(item, 3)
+    return Told(address(identifier), _told(told))
+
+
+def _quiet(item: list[Any]) -> Quiet:
+    _, identifier, network, locator = row(item, 4)
+    return Quiet(address(identifier), Place(name(network), address(locator)))
+
+
+_ORDERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "prepare": _prepare, "reserve": _reserve, "update": _update, "ready": _ready, "denied": _denied,
+    "flipped": _phase(Flipped), "released": _phase(Released), "aborted": _phase(Aborted),
+    "attach": _attach, "told": _tell, "quiet": _quiet,
+}  # fmt: skip
+
+_ANSWERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "accepted": lambda item: Accepted(number(row(item, 2)[1])),
+    "refused": lambda item: Refused(_reason(row(item, 3)[1]), _flag(item[2])),
+    "reserved": lambda item: Reserved(address(row(item, 2)[1])),
+    "held": lambda item: Held(number(row(item, 3)[1]), _told(item[2])),
+}
+
+_WRITE: Final[Mapping[type, Callable[[Any], list[Any]]]] = {
+    Prepare: lambda order: ["prepare", int(order.identifier), order.network, order.migration, order.version],
+    Reserve: lambda order: ["reserve", card_json(order.card), order.network, order.version],
+    Update: lambda order: ["update", mapping_json(order.mapping), order.networks, order.settled, order.told],
+    Ready: lambda order: ["ready", int(order.identifier), order.migration, order.version],
+    Denied: lambda order: ["denied", int(order.identifier), order.migration, order.reason[:MAX_REASON]],
+    Flipped: lambda order: ["flipped", int(order.identifier), order.migration],
+    Released: lambda order: ["released", int(order.identifier), order.migration],
+    Aborted: lambda order: ["aborted", int(order.identifier), order.migration],
+    Attach: lambda order: ["attach", int(order.identifier), order.mac.hex(), order.network, order.claim],
+    Told: lambda order: ["told", int(order.identifier), dict(order.told)],
+    Quiet: lambda order: ["quiet", int(order.identifier), order.place.network, int(order.place.locator)],
+    Accepted: lambda answer: ["accepted", answer.version],
+    Refused: lambda answer: ["refused", answer.reason[:MAX_REASON], answer.again],
+    Reserved: lambda answer: ["reserved", int(answer.locator)],
+    Held: lambda answer: ["held", answer.version, dict(answer.told)],
+}

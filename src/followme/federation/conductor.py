@@ -1,0 +1,263 @@
+"""The machines' migrations that are conducted here, and the nodes that have shown up here: what home is asked.
+
+A migration is asked for (prepare), then home says whether it is ready; what happens then is told home until it
+has accepted it, whatever dies meanwhile. A record goes with the answer to the last phase.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Final
+
+from followme.domain import Mac
+
+from .desk import Desk
+from .messages import (
+    Aborted,
+    Accepted,
+    Answer,
+    Attach,
+    Denied,
+    Flipped,
+    Prepare,
+    Ready,
+    Refused,
+    Released,
+)
+from .nouns import Mapping
+from .outputs import Attached, Done, IsDenied, IsReady, NotAttached
+
+ASKED, READY = "asked", "ready"
+_PHASES: Final[dict[str, type[Flipped] | type[Released] | type[Aborted]]] = {"flipped": Flipped, "released": Released, "aborted": Aborted}
+
+
+@dataclass(slots=True)
+class _Migration:
+    """``phases`` are those that home has not accepted yet; only the last is sent, it implies the others."""
+
+    network: str
+    state: str = ASKED
+    phases: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Shown:
+    """``accepted``: the version that home has named; ``None`` while it has not answered."""
+
+    mac: Mac
+    network: str
+    claim: int
+    accepted: int | None = None
+
+
+class Conductor:
+    """``mapping_of`` gives the mapping of an identifier as it is known here."""
+
+    def __init__(self, desk: Desk, mapping_of: Callable[[int], Mapping | None]) -> None:
+        self._desk, self._mapping_of, self._registry = desk, mapping_of, desk.registry
+        self._migrations: dict[tuple[int, str], _Migration] = {}
+        self._shown: dict[int, _Shown] = {}
+        self._claim = 0
+
+    def prepare(self, identifier: IPv4Address, network: str, migration: str) -> None:
+        key = int(identifier), migration
+        known = self._migrations.get(key)
+        if known is not None:
+            if known.state == READY and not known.phases:
+                self._desk.effect(IsReady(identifier, migration))
+            return
+        if self._registry.home_of(identifier) is None or self._mapping_of(key[0]) is None:
+            self._desk.effect(IsDenied(identifier, migration, "the node is not known here"))
+            return
+        self._migrations[key] = _Migration(network)
+        self._save(key)
+        self._send_prepare(key)
+
+    def phase(self, identifier: IPv4Address, migration: str, phase: str) -> None:
+        """``flipped``, ``released`` or ``aborted``: told home until it has accepted it."""
+        key = int(identifier), migration
+        known = self._migrations.setdefault(key, _Migration("", READY))
+        if phase not in known.phases and not (known.phases and known.phases[-1] != "flipped"):
+            known.phases.append(phase)
+            known.state = READY
+        self._desk.cancel(("prepare", *key))
+        self._save(key)
+        self._send_phase(key)
+
+    def attach(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
+        """A node has shown up in an own network."""
+        if self._registry.home_of(identifier) is None or not self._registry.mine(network):
+            self._desk.effect(NotAttached(identifier, network, "nobody's identifier, or not our network"))
+            return
+        self._claim += 1
+        self._desk.out.writes["claim"] = str(self._claim).encode()
+        key = int(identifier)
+        self._shown[key] = _Shown(mac, network, self._claim)
+        self._save_shown(key)
+        self._send_attach(key)
+
+    def detached(self, identifier: IPv4Address, network: str) -> None:
+        """It has gone before home has answered."""
+        shown = self._shown.get(int(identifier))
+        if shown is not None and shown.network == network:
+            self._forget_shown(int(identifier))
+
+    def changed(self, key: int, mapping: Mapping) -> None:
+        """A newer mapping is known: has it what was asked for?"""
+        shown = self._shown.get(key)
+        if shown is None or shown.accepted is None or mapping.version < shown.accepted:
+            return
+        self._forget_shown(key)
+        if mapping.here.network == shown.network:
+            self._desk.effect(Attached(mapping.identifier, shown.network))
+        else:
+            self._desk.effect(NotAttached(mapping.identifier, shown.network, "the node has gone on"))
+
+    # Orders from home
+
+    def ready(self, sender: str, order: Ready) -> Answer:
+        if sender != self._registry.home_of(order.identifier):
+            return self._desk.refuse("sender is not the node's home")
+        key = int(order.identifier), order.migration
+        known = self._migrations.get(key)
+        if known is None:
+            return self._desk.refuse("that migration is not prepared")
+        if known.state == ASKED:
+            known.state = READY
+            self._save(key)
+            self._desk.cancel(("prepare", *key))
+            self._desk.effect(IsReady(order.identifier, order.migration))
+        return Accepted()
+
+    def denied(self, sender: str, order: Denied) -> Answer:
+        if sender != self._registry.home_of(order.identifier):
+            return self._desk.refuse("sender is not the node's home")
+        key = int(order.identifier), order.migration
+        known = self._migrations.get(key)
+        if known is not None and known.state == ASKED:
+            self._end(key)
+            self._desk.effect(IsDenied(order.identifier, order.migration, order.reason))
+        shown = self._shown.get(key[0])
+        if shown is not None and order.migration == f"attach {shown.claim}":
+            self._forget_shown(key[0])
+            self._desk.effect(NotAttached(order.identifier, shown.network, order.reason))
+        return Accepted()
+
+    # Home's answers
+
+    def prepare_answered(self, order: Prepare, answer: Answer | None) -> None:
+        key = int(order.identifier), order.migration
+        if isinstance(answer, Refused) and not answer.again:
+            self._desk.settle(("prepare", *key), order)
+            known = self._migrations.get(key)
+            if known is not None and known.state == ASKED:
+                self._end(key)
+                self._desk.effect(IsDenied(order.identifier, order.migration, answer.reason))
+        elif isinstance(answer, Accepted):
+            self._desk.settle(("prepare", *key), order)
+        else:
+            self._desk.again(("prepare", *key), order)
+
+    def phase_answered(self, order: Flipped | Released | Aborted, answer: Answer | None) -> None:
+        key = int(order.identifier), order.migration
+        if not isinstance(answer, Accepted) and not (isinstance(answer, Refused) and not answer.again):
+            self._desk.again(("phase", *key), order)
+            return
+        self._desk.settle(("phase", *key), order)
+        known = self._migrations.get(key)
+        sent = type(order).__name__.lower()
+        if known is None or sent not in known.phases:
+            return
+        reason = answer.reason if isinstance(answer, Refused) else ""
+        done, known.phases = known.phases[: known.phases.index(sent) + 1], known.phases[known.phases.index(sent) + 1 :]
+        if reason or (sent != "flipped" and not known.phases):
+            self._end(key)
+        else:
+            self._save(key)
+        for phase in done:
+            self._desk.effect(Done(order.identifier, order.migration, phase, reason))
+
+    def attach_answered(self, order: Attach, answer: Answer | None) -> None:
+        key = int(order.identifier)
+        if not isinstance(answer, Accepted) and not (isinstance(answer, Refused) and not answer.again):
+            self._desk.again(("attach", key), order)
+            return
+        self._desk.settle(("attach", key), order)
+        shown = self._shown.get(key)
+        if shown is None or shown.claim != order.claim:
+            return
+        if isinstance(answer, Refused):
+            self._forget_shown(key)
+            self._desk.effect(NotAttached(order.identifier, order.network, answer.reason))
+            return
+        shown.accepted = answer.version
+        self._save_shown(key)
+        mapping = self._mapping_of(key)
+        if mapping is not None:
+            self.changed(key, mapping)
+
+    # Facts
+
+    def restore(self, key: str, fact: bytes) -> None:
+        kind, _, rest = key.partition("/")
+        if kind == "claim":
+            self._claim = max(self._claim, int(fact))
+        elif kind == "m":
+            identifier, _, migration = rest.partition("/")
+            self._migrations[int(identifier), migration] = _Migration(*json.loads(fact))
+        elif kind == "a":
+            mac, network, claim, accepted = json.loads(fact)
+            self._shown[int(rest)] = _Shown(bytes.fromhex(mac), network, claim, accepted)
+
+    def resume(self) -> None:
+        """After a restart: what was not answered is sent again."""
+        for key, known in self._migrations.items():
+            if known.phases:
+                self._send_phase(key)
+            elif known.state == ASKED:
+                self._send_prepare(key)
+        for identifier, shown in list(self._shown.items()):
+            if shown.accepted is None:
+                self._send_attach(identifier)
+            elif (mapping := self._mapping_of(identifier)) is not None:
+                self.changed(identifier, mapping)
+
+    def _send_prepare(self, key: tuple[int, str]) -> None:
+        mapping = self._mapping_of(key[0])
+        identifier = IPv4Address(key[0])
+        order = Prepare(identifier, self._migrations[key].network, key[1], mapping.version if mapping else 0)
+        self._desk.send(("prepare", *key), self._registry.home_of(identifier) or "", order, True)
+
+    def _send_phase(self, key: tuple[int, str]) -> None:
+        identifier, phase = IPv4Address(key[0]), self._migrations[key].phases[-1:]
+        if phase and self._desk.waits(("phase", *key)) != phase[0]:
+            order = _PHASES[phase[0]](identifier, key[1])
+            self._desk.send(("phase", *key), self._registry.home_of(identifier) or "", order, phase[0])
+
+    def _send_attach(self, key: int) -> None:
+        identifier, shown = IPv4Address(key), self._shown[key]
+        order = Attach(identifier, shown.mac, shown.network, shown.claim)
+        self._desk.send(("attach", key), self._registry.home_of(identifier) or "", order, shown.claim)
+
+    def _save(self, key: tuple[int, str]) -> None:
+        known = self._migrations[key]
+        fact = json.dumps([known.network, known.state, known.phases]).encode()
+        self._desk.out.writes[f"m/{key[0]}/{key[1]}"] = fact
+
+    def _end(self, key: tuple[int, str]) -> None:
+        del self._migrations[key]
+        self._desk.cancel(("prepare", *key))
+        self._desk.out.writes[f"m/{key[0]}/{key[1]}"] = None
+
+    def _save_shown(self, key: int) -> None:
+        shown = self._shown[key]
+        fact = json.dumps([shown.mac.hex(), shown.network, shown.claim, shown.accepted]).encode()
+        self._desk.out.writes[f"a/{key}"] = fact
+
+    def _forget_shown(self, key: int) -> None:
+        if self._shown.pop(key, None) is not None:
+            self._desk.cancel(("attach", key))
+            self._desk.out.writes[f"a/{key}"] = None

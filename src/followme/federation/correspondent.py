@@ -1,0 +1,114 @@
+"""Correspondent and foreign: which mappings of other domains' nodes are held, and which Updates are refused.
+
+Only home's domain, or the one where the node is, arrives or leaves, may say; only what home has signed counts;
+the newest version wins, and an older one changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .desk import Desk
+from .held import MAX_TOLD, Holdings
+from .messages import Answer, Held, Refused, Update
+from .nouns import Mapping
+from .outputs import Changed
+from .records import HeldRecord
+
+
+class Correspondent:
+    """``adopted(identifier, record)`` is called when a newer mapping is held."""
+
+    def __init__(self, desk: Desk, held: Holdings, adopted: Callable[[int, HeldRecord], None]) -> None:
+        self._desk, self._held, self._adopted = desk, held, adopted
+        self._registry = desk.registry
+
+    def update(self, sender: str, order: Update) -> Answer:
+        """Answers ``Held`` with what is held now, be it newer; to home also with whom we have told."""
+        mapping = order.mapping
+        key = int(mapping.card.identifier)
+        home = self._registry.home_of(mapping.card.identifier)
+        record = self._held.records.get(key)
+        current = record.mapping if record is not None else None
+        networks = set(order.networks) - record.networks if record is not None else set(order.networks)
+        newer = current is None or mapping.version > current.version
+        if newer or networks:
+            refused = self._refuse(sender, home, mapping, networks, current, key)
+            if refused is not None:
+                return refused
+        if record is None:
+            version, at_home = self._held.tomb(key)
+            if mapping.version < version and not at_home and networks:
+                return self._desk.refuse("out of date", again=True)
+            if mapping.version < version or (mapping.version == version and at_home):
+                return Held(version)
+            record = HeldRecord()
+        if newer:
+            record.mapping = current = mapping
+            if mapping.settled_home:
+                record.networks.clear()
+        if current is not None and not current.settled_home:
+            record.networks |= networks
+        if sender == home:
+            self._from_home(key, record, order)
+        answer = Held(current.version if current else mapping.version, dict(record.told) if sender == home else {})
+        if newer or networks or order.settled or order.told:
+            self._held.keep(key, record, record.mapping)
+        if newer:
+            self._adopted(key, record)
+        self._desk.effect(Changed(mapping.card.identifier))
+        return answer
+
+    def _from_home(self, key: int, record: HeldRecord, order: Update) -> None:
+        mapping = record.mapping
+        if mapping is None or mapping.version != order.mapping.version:
+            return
+        if order.settled:
+            self._held.drop(record, mapping)
+        for network in order.told:
+            if self._registry.owner_of_network(network) is not None and len(record.told) < MAX_TOLD:
+                record.told[network] = mapping.version
+
+    def _refuse(
+        self, sender: str, home: str | None, mapping: Mapping, networks: set[str], held: Mapping | None, key: int
+    ) -> Refused | None:
+        registry = self._registry
+        if home is None:
+            return self._desk.refuse("nobody's identifier")
+        if any(not registry.mine(network) for network in networks):
+            return self._desk.refuse("not a network of this domain")
+        if sender != home and not any(
+            place is not None and registry.owns(sender, place.network)
+            for place in (mapping.here, mapping.arriving, mapping.leaving)
+        ):
+            return self._desk.refuse("sender is neither the node's home nor where it is")
+        if mapping is held:
+            return None  # our own foreign role tells our own networks
+        if mapping.card != (held.card if held else None) and (refused := self._refuse_card(mapping, key)):
+            return refused
+        record = self._held.records.get(key)
+        for place in mapping.places:
+            if not registry.in_pool(place.network, place.locator) and not (
+                place.locator == mapping.card.identifier and place.network == mapping.card.home
+            ):
+                return self._desk.refuse("a locator outside the pool")
+            if registry.mine(place.network) and (record is None or int(place.locator) not in record.given) \
+                    and (held is None or mapping.version > held.version) \
+                    and mapping.version > self._held.tomb(key)[0]:  # fmt: skip
+                return self._desk.refuse("a locator that was not given")
+        if not self._desk.signer.verify(home, mapping.canonical(), mapping.signature):
+            return self._desk.refuse("bad signature")
+        if self._held.full(key):
+            return self._desk.refuse("table full")
+        return None
+
+    def _refuse_card(self, mapping: Mapping, key: int) -> Refused | None:
+        card = mapping.card
+        network = self._registry.network_of(card.identifier)
+        if network is None or network.name != card.home:
+            return self._desk.refuse("the identifier is not of the home network")
+        if network.outer(card.address) != card.identifier if card.address in network.inside else True:
+            return self._desk.refuse("the address does not belong to the identifier")
+        if self._held.name_taken(card.name, key):
+            return self._desk.refuse("another node has this name")
+        return None

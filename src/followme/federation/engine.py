@@ -1,0 +1,385 @@
+"""The shell around ``Federate``: stores what it writes, sends what it orders, answers what it is asked.
+
+One turn after the other: what has come in (frames, answers, events, time) is handed to ``Federate``, what it
+writes is committed as one, and when that is kept its orders leave; answers and effects follow when the switches
+have the rules. So what waits while a turn is being kept is the next turn, and shares one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from followme.domain import Mac
+from followme.store import Store
+
+from .bus import Bus, BusError, NoAnswer
+from .codec import MAX_ORDERS, MessageError, decode_answers, decode_orders, encode_answers, encode_orders
+from .federate import Federate
+from .messages import Answer, Order, Refused, Update
+from .nouns import Card, Place
+from .outbox import Outbox
+from .outputs import Attached, CannotPass, Changed, Done, Effect, IsDenied, IsReady, NotAttached, Passes
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 32 * MAX_ORDERS
+"""Orders of other domains that wait for a turn; frames beyond that are dropped, and come again."""
+REQUEST_S = 2.0
+"""How long the answer to a frame may take; its orders then count as not answered."""
+PREPARE_S, PHASE_S = 10.0, 30.0
+
+
+class FederationError(Exception):
+    """Other domains have refused it, or have not agreed in time; the text says which and why."""
+
+
+class NotYet(FederationError):
+    """It is under way, or this controller stops: ask again, here or at the instance that comes after."""
+
+
+class LeaseLost(Exception):
+    """Another instance is, or may be, the active one: this one must not act any more."""
+
+
+class EdgeNetwork(Protocol):
+    """The domain's own switches."""
+
+    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
+        """Make the switches right for these nodes, by ``Federate.view``; returns when they have confirmed, with
+        what went wrong for which. It must read the views before it first waits: they are kept then."""
+        ...
+
+    def effect(self, effect: Effect) -> None:
+        """All effects but ``Changed``, each after the rules that it came with."""
+        ...
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A frame of another domain that waits for its turn."""
+
+    sender: str
+    orders: list[Order]
+    answers: asyncio.Future[list[Answer] | None]
+
+
+@dataclass(slots=True)
+class _Turn:
+    asked: list[tuple[_Asked, list[Answer]]]
+    own: list[tuple[Order, Answer]]
+    effects: list[Effect]
+
+
+_Key = tuple[str, IPv4Address, str]
+
+
+class Engine:
+    """One active instance's. ``start``, then ``wait`` until it cannot go on; ``close`` in any case.
+
+    ``epoch`` is the lease's, ``valid`` says whether it is still held (always, without a lease). ``clock`` is
+    ``Federate``'s, in seconds.
+    """
+
+    def __init__(
+        self, federate: Federate, bus: Bus, store: Store, network: EdgeNetwork, epoch: int = 1,
+        clock: Callable[[], float] = time.monotonic, valid: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
+        self.federate = federate
+        self._bus, self._store, self._network = bus, store, network
+        self._epoch, self._clock, self._valid = epoch, clock, valid
+        self._epochs: dict[str, int] = {}
+        self._asked: deque[_Asked] = deque()
+        self._waiting = 0
+        self._events: deque[Callable[[float], None]] = deque()
+        self._wake = asyncio.Event()
+        self._outbox = Outbox(self._send)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
+        self._results: dict[_Key, list[asyncio.Future[str]]] = {}
+        self.counted: Counter[str] = Counter()
+        """Frames and orders, in and out, turns, and what was dropped or malformed: for people."""
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve other domains; ``BusError`` if the bus does not let us."""
+        self._running = asyncio.ensure_future(self._run())
+        await self._bus.serve(self.receive)
+
+    async def wait(self) -> None:
+        """Until it cannot go on: ``StoreError`` (what was written is not kept) or ``LeaseLost``. Then ``close``
+        it, and make another engine and another ``Federate`` from what the store has."""
+        if self._running is not None:
+            await asyncio.shield(self._running)
+
+    async def close(self) -> None:
+        """Ask and answer nothing any more. The bus stays open, and serves nobody."""
+        await self._bus.pause()
+        self._outbox.close()
+        tasks = [*self._tasks, *([self._running] if self._running else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._fail("the controller has stopped")
+
+    def _fail(self, why: str) -> None:
+        for futures in self._results.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(NotYet(why))
+        self._results.clear()
+        for asked in self._asked:
+            asked.answers.set_result(None)
+        self._asked.clear()
+
+    # --- events of the own network (each takes its turn) ---------------------------------------------------
+
+    def know(self, card: Card) -> None:
+        self._event(lambda now: self.federate.know(card))
+
+    def forget(self, identifier: IPv4Address) -> None:
+        self._event(lambda now: self.federate.forget(identifier))
+
+    def attach(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
+        self._event(lambda now: self.federate.attach(identifier, mac, network))
+
+    def detached(self, identifier: IPv4Address, network: str) -> None:
+        self._event(lambda now: self.federate.detached(identifier, network))
+
+    def unaware(self, identifier: IPv4Address, network: str) -> None:
+        self._event(lambda now: self.federate.unaware(identifier, network))
+
+    def speaks(self, identifier: IPv4Address, network: str) -> None:
+        self._event(lambda now: self.federate.speaks(identifier, network))
+
+    def quiet(self, identifier: IPv4Address, place: Place) -> None:
+        self._event(lambda now: self.federate.quiet(identifier, place))
+
+    def _event(self, call: Callable[[float], None]) -> None:
+        self._events.append(call)
+        self._wake.set()
+
+    # --- for hosts ----------------------------------------------------------------------------------------
+
+    async def prepare(
+        self, identifier: IPv4Address, network: str, migration: str, timeout: float = PREPARE_S
+    ) -> None:
+        """Returns when all who know the machine know where it goes: it may flip. The same again is harmless.
+        ``FederationError`` if it is denied, ``NotYet`` if it is not ready within ``timeout`` seconds."""
+        call = lambda now: self.federate.prepare(identifier, network, migration)  # noqa: E731
+        await self._result(("ready", identifier, migration), call, timeout)
+
+    async def flipped(self, identifier: IPv4Address, migration: str, timeout: float = PHASE_S) -> None:
+        """Returns when home has accepted it. ``FederationError`` if home refuses it, ``NotYet`` if it is not heard
+        of in time: it is being repeated then."""
+        call = lambda now: self.federate.flipped(identifier, migration)  # noqa: E731
+        await self._result(("flipped", identifier, migration), call, timeout)
+
+    async def released(self, identifier: IPv4Address, migration: str, timeout: float = PHASE_S) -> None:
+        """As ``flipped``."""
+        call = lambda now: self.federate.released(identifier, migration)  # noqa: E731
+        await self._result(("released", identifier, migration), call, timeout)
+
+    async def aborted(self, identifier: IPv4Address, migration: str, timeout: float = PHASE_S) -> None:
+        """As ``flipped``."""
+        call = lambda now: self.federate.aborted(identifier, migration)  # noqa: E731
+        await self._result(("aborted", identifier, migration), call, timeout)
+
+    async def tell(self, identifier: IPv4Address, network: str, timeout: float = PREPARE_S) -> None:
+        """Returns when ``network`` knows where the node is. ``FederationError``."""
+        call = lambda now: self.federate.speaks(identifier, network)  # noqa: E731
+        await self._result(("passes", identifier, network), call, timeout)
+
+    async def _result(self, key: _Key, call: Callable[[float], None], timeout: float) -> None:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        waiting = self._results.setdefault(key, [])
+        waiting.append(future)
+        self._event(call)
+        what = f"{key[0]} of {key[1]} ({key[2]})"
+        try:
+            reason = await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise NotYet(f"{what}: not confirmed within {timeout:g} s") from None
+        finally:
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting and self._results.get(key) is waiting:
+                del self._results[key]
+        if reason:
+            raise FederationError(f"{what}: {reason}")
+
+    def _settle(self, effect: Effect) -> None:
+        match effect:
+            case IsReady(identifier, migration):
+                key, reason = ("ready", identifier, migration), ""
+            case IsDenied(identifier, migration, reason):
+                key = ("ready", identifier, migration)
+            case Done(identifier, migration, phase, reason):
+                key = (phase, identifier, migration)
+            case Passes(identifier, network):
+                key, reason = ("passes", identifier, network), ""
+            case CannotPass(identifier, network, reason):
+                key = ("passes", identifier, network)
+            case Attached() | NotAttached() | Changed():
+                return
+        for future in self._results.pop(key, ()):
+            if not future.done():
+                future.set_result(reason)
+
+    # --- the bus ------------------------------------------------------------------------------------------
+
+    async def receive(self, sender: str, payload: bytes) -> bytes:
+        """Another domain's frame; its answers. ``BusError`` if it is not to be answered."""
+        try:
+            epoch, orders = decode_orders(payload)
+        except MessageError as error:
+            self.counted["malformed"] += 1
+            raise BusError(f"a frame of {sender}: {error}") from None
+        highest = self._epochs.get(sender, 0)
+        if epoch < highest:
+            self.counted["old epoch"] += 1
+            reason = f"epoch {epoch} of {sender} is over, {highest} has begun"
+            return encode_answers(self._epoch, [Refused(reason, again=True)] * len(orders))
+        self._epochs[sender] = epoch
+        if self._waiting + len(orders) > MAX_WAITING:
+            self.counted["dropped"] += 1
+            raise BusError(f"a frame of {sender}: {self._waiting} orders are waiting already")
+        asked = _Asked(sender, orders, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
+        self._waiting += len(orders)
+        self._wake.set()
+        self.counted["orders in"] += len(orders)
+        answers = await asked.answers
+        if answers is None or not self._valid():
+            raise BusError(f"a frame of {sender}: this instance of {self._bus.domain} has stopped")
+        return encode_answers(self._epoch, answers)
+
+    async def _send(self, to: str, orders: Sequence[Order]) -> None:
+        """One frame, and what comes back; called by the outbox."""
+        answers: Sequence[Answer | None] = [None] * len(orders)
+        self.counted["frames out"] += 1
+        self.counted["orders out"] += len(orders)
+        try:
+            self._check_lease()
+            epoch, found = decode_answers(await self._bus.request(to, encode_orders(self._epoch, orders), REQUEST_S))
+            if epoch < self._epochs.get(to, 0):
+                raise NoAnswer(f"epoch {epoch} of {to} is over")
+            if len(found) != len(orders):
+                raise MessageError(f"{len(found)} answers of {to} to {len(orders)} orders")
+            self._epochs[to] = epoch
+            answers = found
+        except (BusError, MessageError) as error:
+            self.counted["frames not answered"] += 1
+            log.debug("%s", error)
+        except LeaseLost:
+            return
+        self._event(lambda now: self._answered(to, list(zip(orders, answers, strict=True)), now))
+
+    def _answered(self, to: str, pairs: Sequence[tuple[Order, Answer | None]], now: float) -> None:
+        for order, answer in pairs:
+            self.federate.answered(to, order, answer, now)
+
+    def _check_lease(self) -> None:
+        if not self._valid():
+            raise LeaseLost(f"epoch {self._epoch} of {self._bus.domain} is over")
+
+    # --- turns --------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._until_something()
+                self._check_lease()
+                turn, orders = self._turn()
+                await self._store.replicated()
+                self._check_lease()
+                for to, order in orders:
+                    self._outbox.put(to, order)
+                if turn.asked or turn.own or turn.effects:
+                    task = asyncio.ensure_future(self._finish(turn))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                    await asyncio.sleep(0)  # it reads the views now, before another turn changes them
+        except Exception as error:
+            log.warning("the engine of %s stops: %s", self._bus.domain, error)
+            self._fail(f"the controller stops: {error}")
+            raise
+
+    async def _until_something(self) -> None:
+        if not self._asked and not self._events:
+            self._wake.clear()
+            at = self.federate.next_timer()
+            try:
+                await asyncio.wait_for(self._wake.wait(), None if at is None else max(0.0, at - self._clock()))
+            except TimeoutError:
+                return
+
+    def _turn(self) -> tuple[_Turn, list[tuple[str, Order]]]:
+        """Hand over all that waits, and commit what is to be kept; ``StoreError``."""
+        now = self._clock()
+        self.counted["turns"] += 1
+        turn = _Turn([], [], [])
+        events, self._events = self._events, deque()
+        for event in events:
+            event(now)
+        taken = 0
+        while self._asked and taken < 4 * MAX_ORDERS:
+            asked = self._asked.popleft()
+            taken += len(asked.orders)
+            turn.asked.append((asked, [self.federate.receive(asked.sender, order, now) for order in asked.orders]))
+        self._waiting -= taken
+        at = self.federate.next_timer()
+        if at is not None and at <= now:
+            self.federate.timer(now)
+        writes: dict[str, bytes | None] = {}
+        orders: list[tuple[str, Order]] = []
+        while True:
+            out = self.federate.take()
+            writes |= out.writes
+            turn.effects += out.effects
+            own = [order for to, order in out.orders if to == self._bus.domain]
+            orders += [(to, order) for to, order in out.orders if to != self._bus.domain]
+            if not own:
+                break
+            turn.own += [(order, self.federate.receive(self._bus.domain, order, now)) for order in own]
+        if writes:
+            with self._store.batch():
+                for key, value in writes.items():
+                    self._store.put_fact(key, value)
+        return turn, orders
+
+    async def _finish(self, turn: _Turn) -> None:
+        """Switches, then effects and answers."""
+        changed = {effect.identifier for effect in turn.effects if isinstance(effect, Changed)}
+        wrong: Mapping[IPv4Address, str] = {}
+        if changed:
+            try:
+                wrong = await self._network.apply(changed)
+            except Exception as error:
+                log.exception("the switches of %s", self._bus.domain)
+                wrong = dict.fromkeys(changed, str(error) or type(error).__name__)
+        for effect in turn.effects:
+            if not isinstance(effect, Changed):
+                self._settle(effect)
+                self._network.effect(effect)
+        if turn.own:
+            pairs = [(order, _unless(wrong, order, answer)) for order, answer in turn.own]
+            self._event(lambda now: self._answered(self._bus.domain, pairs, now))
+        for asked, answers in turn.asked:
+            if not asked.answers.done():
+                pairs_of = zip(asked.orders, answers, strict=True)
+                asked.answers.set_result([_unless(wrong, order, answer) for order, answer in pairs_of])
+
+
+def _unless(wrong: Mapping[IPv4Address, str], order: Order, answer: Answer) -> Answer:
+    """A mapping whose rules the switches do not have is not held yet: it must come again."""
+    if isinstance(order, Update) and order.identifier in wrong and not isinstance(answer, Refused):
+        return Refused(wrong[order.identifier], again=True)
+    return answer

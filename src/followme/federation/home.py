@@ -1,0 +1,331 @@
+"""Home: the authority over the mappings of its nodes. It alone raises versions, and tells all who hold one.
+
+Every change is a new signed version; each holder's domain gets an Update until it has confirmed the newest. An old
+place leaves the mapping when its owner says that it is quiet and all holders know it as old; its locator is free
+when all have confirmed a version without it. ``moves.py`` says when a node moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from . import records
+from .desk import Desk
+from .held import MAX_TOLD
+from .messages import Accepted, Answer, Denied, Held, Quiet, Ready, Refused, Told, Update
+from .nouns import Card, Place
+from .nouns import Mapping as NodeMapping
+from .outputs import Changed, Passes
+from .records import HomeRecord
+from .table import Table
+
+
+class Home:
+    """``records`` by identifier (as a number)."""
+
+    def __init__(self, desk: Desk, names: dict[str, int]) -> None:
+        self.records: Table[HomeRecord] = Table("n", HomeRecord.encode, records.home_record)
+        self._desk = desk
+        self._registry = desk.registry
+        self._me = desk.me
+        self._names = names
+
+    def know(self, card: Card) -> None:
+        """A node that is at home here. It need not be away."""
+        key = int(card.identifier)
+        self._names[card.name] = key
+        record = self.records.get(key)
+        if record is None:
+            mapping = NodeMapping(card, 1, Place(card.home, card.identifier))
+            self.records.put(key, HomeRecord(mapping, 1, moved=1), write=False)
+        elif record.mapping.card != card or not record.known:
+            record.known = True
+            if record.mapping.card != card:
+                self._names.pop(record.mapping.card.name, None)
+                self._names[card.name] = key
+                self.change(record, record.mapping, card=card)
+            self.records.put(key, record)
+            self.advance(key, record)
+
+    def forget(self, identifier: IPv4Address) -> None:
+        """The node is no more: all who hold it are told that it is nowhere but home. Its version stays known."""
+        key = int(identifier)
+        record = self.records.get(key)
+        if record is None or not record.known:
+            return
+        self._names.pop(record.mapping.card.name, None)
+        record.known = False
+        if (move := record.move) is not None:
+            record.done, record.move = move.migration, None
+            if (owner := self._registry.owner_of_network(move.network)) is not None:
+                record.holders.setdefault(owner, 0)  # it may have given a locator
+                record.owed[owner] = record.counter + 1
+            self._desk.cancel(("reserve", key))
+            self._desk.cancel(("ready", key, move.migration))
+        if record.holders:
+            card = record.mapping.card
+            self.change(record, replace(record.mapping, here=Place(card.home, card.identifier), arriving=None,
+                                        leaving=None, old=()))  # fmt: skip
+        self.records.put(key, record)
+        self.advance(key, record)
+
+    # What holds a mapping
+
+    def change(self, record: HomeRecord, after: NodeMapping, card: Card | None = None) -> None:
+        """The next version. The caller puts the record and advances."""
+        before = record.mapping
+        record.counter += 1
+        version = record.counter
+        mapping = replace(after, card=card or after.card, version=version, signature=b"")
+        record.mapping = replace(mapping, signature=self._desk.signer.sign(mapping.canonical()))
+        places = {int(place.locator): place.network for place in mapping.places}
+        for place in before.places:
+            locator = int(place.locator)
+            owner = self._registry.owner_of_network(place.network)
+            if locator not in places and place.locator != mapping.identifier and owner is not None:
+                record.owed[owner] = version
+        record.listed = {locator: record.listed.get(locator, version) for locator in places}
+        record.aged = {int(old.locator): record.aged.get(int(old.locator), version) for old in mapping.old}
+        record.quiet.intersection_update(record.aged)
+        if before.here != mapping.here:
+            record.moved = version
+        record.holders.setdefault(self._me, 0)
+        for network in places.values():
+            self.hold(record, network)
+
+    def hold(self, record: HomeRecord, network: str, version: int = 0) -> None:
+        """The network's domain is a holder, with ``version`` confirmed if it was none."""
+        owner = self._registry.owner_of_network(network)
+        if owner is not None and record.holders.get(owner, 0) == 0:
+            record.holders[owner] = version
+
+    def tell(self, identifier: IPv4Address, network: str) -> bool:
+        """Somebody in ``network`` speaks to the node, and does not know where it is; whether it is being told."""
+        key = int(identifier)
+        record = self.records.get(key)
+        if record is None or not record.holders or self._registry.owner_of_network(network) is None:
+            return False
+        if network == record.mapping.card.home or network in record.told:
+            return True
+        if len(record.told) >= MAX_TOLD:
+            self._desk.refusals["a node's correspondents are too many"] += 1
+            return False
+        record.told.add(network)
+        record.holders[self._registry.owner_of_network(network) or ""] = 0
+        self.records.put(key, record)
+        self.advance(key, record)
+        return True
+
+    def confirmed(self, record: HomeRecord, network: str) -> bool:
+        """Whether nodes in ``network`` can be spoken to from where the node is."""
+        if network not in record.told and network != record.mapping.card.home:
+            return False
+        since = record.listed.get(int(record.mapping.here.locator), 0)
+        return record.holders.get(self._registry.owner_of_network(network) or "", 0) >= max(since, 1)
+
+    def merge(self, record: HomeRecord, told: Mapping[str, int]) -> bool:
+        """A foreign domain has told these; whether that is news."""
+        news = False
+        for network, version in told.items():
+            owner = self._registry.owner_of_network(network)
+            if owner is None or network == record.mapping.card.home or len(record.told) >= MAX_TOLD:
+                continue
+            if owner not in record.holders:
+                record.holders[owner] = min(version, record.mapping.version)
+            elif network not in record.told and version == 0:
+                record.holders[owner] = 0
+            elif network in record.told:
+                continue
+            record.told.add(network)
+            news = True
+        return news
+
+    def advance(self, key: int, record: HomeRecord) -> None:
+        """What can be done now is done: drop quiet places, let a prepared move go, tell who does not know."""
+        move = record.move
+        settled = min(record.holders.values(), default=0)
+        if record.quiet and (move is None or move.state != records.RESERVING):
+            # Not while a locator is being reserved: its owner would take the new version for one without it.
+            gone = [old for old in record.mapping.old
+                    if int(old.locator) in record.quiet and record.aged[int(old.locator)] <= settled]  # fmt: skip
+            if gone:
+                self.change(record, replace(record.mapping, old=_without(record.mapping.old, gone)))
+                self.records.put(key, record)
+                settled = min(record.holders.values(), default=0)
+        if move is not None and move.state == records.PREPARED and settled >= record.mapping.version:
+            move.state = records.READY
+            if (target := self._registry.owner_of_network(move.network)) is not None:
+                record.owed[target] = record.mapping.version  # it learns at once who knows the new place
+            self.records.put(key, record)
+            self.send_ready(record)
+        for domain in self._settled(record, settled):
+            del record.holders[domain]
+            self.records.put(key, record)
+            self._desk.cancel(("u", domain, key))
+        if set(record.holders) <= {self._me} and record.mapping.settled_home and move is None \
+                and not record.told and not record.owed and settled >= record.mapping.version:  # fmt: skip
+            record.holders.clear()
+            record.listed.clear()
+            self.records.put(key, record)
+        for domain in record.holders:
+            self._push(key, record, domain, settled)
+
+    def send_ready(self, record: HomeRecord) -> None:
+        move, identifier = record.move, record.mapping.identifier
+        if move is not None:
+            order = Ready(identifier, move.migration, record.mapping.version)
+            self._desk.send(("ready", int(identifier), move.migration), move.by, order, True)
+
+    def deny(self, record: HomeRecord, by: str, migration: str, reason: str) -> None:
+        """Told until it is accepted. The caller puts the record."""
+        record.denials.append((by, migration, reason))
+        identifier = record.mapping.identifier
+        self._desk.send(("denied", int(identifier), migration), by, Denied(identifier, migration, reason), True)
+
+    def _settled(self, record: HomeRecord, settled: int) -> list[str]:
+        """Holders that need not hold it any more, and know that; correspondents only when it is at home again."""
+        mapping = record.mapping
+        if mapping.settled_home and settled >= mapping.version and record.move is None:
+            record.told.clear()
+        needed = {self._registry.owner_of_network(place.network) for place in mapping.places}
+        needed.update(map(self._registry.owner_of_network, record.told))
+        return [domain for domain, version in record.holders.items()
+                if domain not in needed and domain != self._me and domain not in record.owed
+                and version >= mapping.version]  # fmt: skip
+
+    def _push(self, key: int, record: HomeRecord, domain: str, settled: int) -> None:
+        """Send the domain what it does not know yet, unless that is under way."""
+        mapping = record.mapping
+        owed = record.owed.get(domain)
+        free = owed is not None and settled >= owed
+        repeat_key = ("u", domain, key)
+        if record.holders[domain] >= mapping.version and not free:
+            self._desk.cancel(repeat_key)
+            return
+        networks = self._networks_of(record, domain)
+        tag = (mapping.version, networks, free)
+        if self._desk.waits(repeat_key) != tag:
+            order = Update(mapping, networks, free, self._told_for(record, domain))
+            self._desk.send(repeat_key, domain, order, tag)
+
+    def _networks_of(self, record: HomeRecord, domain: str) -> tuple[str, ...]:
+        owner = self._registry.owner_of_network
+        return tuple(sorted([network for network in record.told if owner(network) == domain]))
+
+    def _told_for(self, record: HomeRecord, domain: str) -> tuple[str, ...]:
+        """The networks to which the node may speak at once from its places in ``domain``."""
+        mapping, owns = record.mapping, self._registry.owns
+        mine = [place for place in (mapping.here, mapping.arriving) if place and owns(domain, place.network)]
+        if not mine or domain == self._me:
+            return ()
+        since = max(record.listed[int(place.locator)] for place in mine)
+        owner, holders = self._registry.owner_of_network, record.holders
+        networks: Iterable[str] = (*sorted(record.told), mapping.card.home)
+        return tuple([one for one in networks if holders.get(owner(one) or "", 0) >= since])
+
+    # What others say
+
+    def told(self, sender: str, order: Told) -> Answer:
+        record = self.records.get(int(order.identifier))
+        if record is None or not record.holders:
+            return Accepted()  # at home again: what they were told then, they will drop
+        if sender not in record.holders:
+            return self._desk.refuse("sender is no holder")
+        if self.merge(record, order.told):
+            self.records.put(int(order.identifier), record)
+            self.advance(int(order.identifier), record)
+        return Accepted(record.mapping.version)
+
+    def quiet(self, sender: str, order: Quiet) -> Answer:
+        key = int(order.identifier)
+        record = self.records.get(key)
+        if not self._registry.owns(sender, order.place.network):
+            return self._desk.refuse("sender does not own the network")
+        if record is not None and order.place in record.mapping.old and int(order.place.locator) not in record.quiet:
+            record.quiet.add(int(order.place.locator))
+            self.records.put(key, record)
+            self.advance(key, record)
+        return Accepted()
+
+    def update(self, sender: str, order: Update) -> Answer:
+        """Our own order (the switches must confirm), or a foreign domain tells networks of ours."""
+        key = int(order.identifier)
+        record = self.records.get(key)
+        if record is None:
+            return self._desk.refuse("nobody of that identifier is at home here")
+        if sender not in record.holders and record.holders:
+            return self._desk.refuse("sender is no holder")
+        if any(not self._registry.mine(network) for network in order.networks):
+            return self._desk.refuse("not a network of this domain")
+        # Our own order for them is overtaken: that all of us know it, this answer says.
+        if sender != self._me and record.holders and self.merge(record, dict.fromkeys(order.networks, 1)):
+            self.records.put(key, record)
+            self.advance(key, record)
+        self._desk.effect(Changed(order.identifier))
+        return Held(record.mapping.version)
+
+    def update_answered(self, to: str, order: Update, answer: Answer | None) -> None:
+        key = int(order.identifier)
+        repeat_key = ("u", to, key)
+        record = self.records.get(key)
+        if not isinstance(answer, Held) or record is None:
+            self._desk.again(repeat_key, order)
+            return
+        self._desk.settle(repeat_key, order)
+        if to not in record.holders:
+            return
+        before = {network for network in record.told if self.confirmed(record, network)}
+        at_home = self.confirmed(record, record.mapping.card.home)
+        self.merge(record, answer.told)
+        if set(self._networks_of(record, to)) <= set(order.networks):
+            # What it holds cannot be newer than what we made, whatever it says.
+            version = min(max(answer.version, order.mapping.version), record.mapping.version)
+            record.holders[to] = max(record.holders[to], version)
+        if order.settled and order.mapping.version == record.mapping.version:
+            record.owed.pop(to, None)
+        self.records.put(key, record)
+        self.advance(key, record)
+        self._passes(record, before, at_home)
+
+    def _passes(self, record: HomeRecord, before: set[str], at_home: bool) -> None:
+        """Where the node is in an own network, it may speak to more now."""
+        if not self._registry.mine(record.mapping.here.network):
+            return
+        now = [network for network in record.told if network not in before and self.confirmed(record, network)]
+        if not at_home and self.confirmed(record, record.mapping.card.home):
+            now.append(record.mapping.card.home)
+        if now:
+            self._desk.effect(Changed(record.mapping.identifier))
+        for network in now:
+            self._desk.effect(Passes(record.mapping.identifier, network))
+
+    def denied_answered(self, to: str, order: Denied, answer: Answer | None) -> None:
+        key = ("denied", int(order.identifier), order.migration)
+        if answer is None or (isinstance(answer, Refused) and answer.again):
+            self._desk.again(key, order)
+            return
+        self._desk.settle(key, order)
+        record = self.records.get(int(order.identifier))
+        if record is not None and (to, order.migration, order.reason) in record.denials:
+            record.denials.remove((to, order.migration, order.reason))
+            self.records.put(int(order.identifier), record)
+
+    def resume(self, key: int) -> None:
+        """After a restart: what was not answered is sent again."""
+        record = self.records.get(key)
+        if record is None:
+            return
+        self._names[record.mapping.card.name] = key
+        identifier = record.mapping.identifier
+        for by, migration, reason in record.denials:
+            self._desk.send(("denied", key, migration), by, Denied(identifier, migration, reason), True)
+        if record.move is not None and record.move.state == records.READY:
+            self.send_ready(record)
+        self.advance(key, record)
+
+
+def _without(old: tuple[Place, ...], gone: Iterable[Place]) -> tuple[Place, ...]:
+    leaving = set(gone)
+    return tuple([place for place in old if place not in leaving])

@@ -1,0 +1,179 @@
+"""What a host agent asks of its domain's active controller about a machine's migration, and the answers.
+
+Each request is idempotent by the migration's id and is repeated until it is answered, by whichever instance is
+active then: a controller that dies in the middle is not noticed by the host but by the time that it takes.
+
+====================  ==================================================================================
+prepare               the machine will move to a network: answered when it may (all who know it know)
+flipped               its packets belong to the target from now on
+released              the source has nothing more to send on
+aborted               it stays, or is back, at the source
+arrived               it runs here: at the target's own controller
+====================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from followme.domain import Mac
+
+from .bus import Bus, BusError, HostBus
+from .engine import Engine, FederationError, NotYet
+
+log = logging.getLogger(__name__)
+
+PHASES: Final = ("prepare", "flipped", "released", "aborted", "arrived")
+ANSWER_S = 12.0
+"""How long one answer may take (a preparation waits for all holders): a controller repeats for itself meanwhile."""
+PAUSE_S = 0.2
+MAX_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class HostRequest:
+    """``network`` is the target (prepare) or where it is (arrived); ``mac`` only with arrived."""
+
+    phase: str
+    identifier: IPv4Address
+    migration: str
+    network: str = ""
+    mac: Mac = b""
+
+    def encode(self) -> bytes:
+        words = [self.phase, int(self.identifier), self.migration, self.network, self.mac.hex()]
+        return json.dumps(words, separators=(",", ":")).encode()
+
+
+def decode(payload: bytes) -> HostRequest:
+    """``ValueError`` unless it is one."""
+    if len(payload) > MAX_BYTES:
+        raise ValueError(f"a host's request of {len(payload)} bytes")
+    try:
+        words = json.loads(payload)
+    except RecursionError:
+        raise ValueError("a host's request is nested too deeply") from None
+    if type(words) is not list or len(words) != 5:
+        raise ValueError("a host's request is a list of five")
+    phase, identifier, migration, network, mac = words
+    if any(type(word) is not str for word in (phase, migration, network, mac)) or type(identifier) is not int:
+        raise ValueError("a host's request has a word of another kind")
+    if phase not in PHASES or not 0 < len(migration) <= 128 or len(network) > 64:
+        raise ValueError("a host's request has a phase that is not known, or a name that is too long")
+    octets = bytes.fromhex(mac)
+    if len(octets) != (6 if phase == "arrived" else 0):
+        raise ValueError("a host's request needs a MAC address with arrived, and only there")
+    return HostRequest(phase, IPv4Address(identifier), migration, network, octets)
+
+
+class HostDesk:
+    """The controller's end: serves its hosts' requests by the engine.
+
+    ``arrived(host, request)`` is the controller's own; what it raises as ``FederationError`` is refused.
+    ``left(identifier)`` returns when no packet takes the way over the source any more.
+    """
+
+    def __init__(
+        self, engine: Engine, arrived: Callable[[str, HostRequest], Awaitable[None]],
+        left: Callable[[IPv4Address], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._arrived, self._left = arrived, left
+
+    async def serve(self, bus: Bus) -> None:
+        """From now on, until the bus is paused; ``BusError``."""
+        await bus.serve_hosts(self.receive)
+
+    async def receive(self, host: str, payload: bytes) -> bytes:
+        """Answered with a reason, empty if it is done. ``BusError`` (not answered) while it takes too long."""
+        try:
+            request = decode(payload)
+        except ValueError as error:
+            return _answer(f"host {host}: {error}")
+        log.info("host %s: %s %s (%s)", host, request.phase, request.identifier, request.migration)
+        try:
+            await self._do(host, request)
+        except NotYet as error:
+            raise BusError(str(error)) from None
+        except FederationError as error:
+            return _answer(str(error))
+        return _answer("")
+
+    async def _do(self, host: str, request: HostRequest) -> None:
+        engine, identifier, migration = self._engine, request.identifier, request.migration
+        match request.phase:
+            case "prepare":
+                await engine.prepare(identifier, request.network, migration)
+            case "flipped":
+                await engine.flipped(identifier, migration, ANSWER_S)
+            case "released":
+                await self._left(identifier)
+                await engine.released(identifier, migration, ANSWER_S)
+            case "aborted":
+                await engine.aborted(identifier, migration, ANSWER_S)
+            case _:
+                await self._arrived(host, request)
+
+
+class HostClient:
+    """The host agent's end."""
+
+    def __init__(self, bus: HostBus) -> None:
+        self._bus = bus
+
+    async def prepare(self, identifier: IPv4Address, network: str, migration: str, timeout: float = 30.0) -> None:
+        """Returns when the machine may flip. ``FederationError`` if it is denied, or nobody answers in time."""
+        await self._ask(HostRequest("prepare", identifier, migration, network), timeout)
+
+    async def flipped(self, identifier: IPv4Address, migration: str, timeout: float | None = None) -> None:
+        """Returns when home knows. Repeated for ever (or ``timeout`` seconds): there is no way back.
+        ``FederationError`` if home refuses it."""
+        await self._ask(HostRequest("flipped", identifier, migration), timeout)
+
+    async def released(self, identifier: IPv4Address, migration: str, timeout: float | None = None) -> None:
+        """As ``flipped``."""
+        await self._ask(HostRequest("released", identifier, migration), timeout)
+
+    async def aborted(self, identifier: IPv4Address, migration: str, timeout: float | None = None) -> None:
+        """As ``flipped``."""
+        await self._ask(HostRequest("aborted", identifier, migration), timeout)
+
+    async def arrived(
+        self, identifier: IPv4Address, migration: str, network: str, mac: Mac, timeout: float | None = None
+    ) -> None:
+        """As ``flipped``; the own domain's controller answers it."""
+        await self._ask(HostRequest("arrived", identifier, migration, network, mac), timeout)
+
+    async def _ask(self, request: HostRequest, timeout: float | None) -> None:
+        what = f"{request.phase} of {request.identifier} ({request.migration})"
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        reason = _reason(await self._bus.request(request.encode(), ANSWER_S + 1))
+                        break
+                    except (BusError, ValueError) as error:
+                        log.info("%s: not answered yet: %s", what, error)
+                        await asyncio.sleep(PAUSE_S)
+        except TimeoutError:
+            raise FederationError(f"{what}: no controller of {self._bus.domain} has answered") from None
+        if reason:
+            raise FederationError(f"{what}: {reason}")
+
+
+def _answer(reason: str) -> bytes:
+    return json.dumps([reason[:500]]).encode()
+
+
+def _reason(payload: bytes) -> str:
+    """``ValueError`` if it is no answer."""
+    (reason,) = words = json.loads(payload)
+    if type(words) is not list or type(reason) is not str:
+        raise ValueError("no answer")
+    return reason

@@ -1,0 +1,121 @@
+"""What a domain remembers of a node: as its home, and as one that has, had or speaks to it. JSON in the store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final
+
+from .nouns import Mapping, Place, mapping_json, mapping_of
+
+RESERVING, PREPARED, READY, FLIPPED = "reserving", "prepared", "ready", "flipped"
+_NONE: Final = -1
+
+
+@dataclass(slots=True)
+class Move:
+    """A move under way, as home sees it. ``claim`` is that of an Attach, or -1; ``version``: of the reservation."""
+
+    migration: str
+    by: str
+    network: str
+    version: int
+    state: str = RESERVING
+    claim: int = _NONE
+
+    @property
+    def prepared(self) -> bool:
+        """Conducted in phases; else the node was just there (Attach)."""
+        return self.claim == _NONE
+
+
+@dataclass(slots=True)
+class HomeRecord:
+    """A node whose home is here. Versions by locator are keyed by the locator as a number."""
+
+    mapping: Mapping
+    counter: int
+    """The highest version that was used, reservations included."""
+    known: bool = True
+    told: set[str] = field(default_factory=set)
+    """Networks that hold the mapping as correspondents."""
+    holders: dict[str, int] = field(default_factory=dict)
+    """Domain -> version that it has confirmed."""
+    owed: dict[str, int] = field(default_factory=dict)
+    """Domain -> version; when all have confirmed it, the domain is to hear that."""
+    listed: dict[int, int] = field(default_factory=dict)
+    """Since which version the mapping lists a locator."""
+    aged: dict[int, int] = field(default_factory=dict)
+    """Since which version a locator is among the old ones."""
+    quiet: set[int] = field(default_factory=set)
+    moved: int = 0
+    """The version with which the node came to where it is."""
+    move: Move | None = None
+    done: str = ""
+    """The last migration that is over."""
+    claims: dict[str, int] = field(default_factory=dict)
+    denials: list[tuple[str, str, str]] = field(default_factory=list)
+    """Domain, migration, reason: not yet accepted."""
+
+    def encode(self) -> bytes:
+        move = self.move
+        return _dump([
+            mapping_json(self.mapping), self.counter, int(self.known), sorted(self.told), self.holders, self.owed,
+            _pairs(self.listed), _pairs(self.aged), sorted(self.quiet), self.moved,
+            move and [move.migration, move.by, move.network, move.version, move.state, move.claim],
+            self.done, self.claims, self.denials,
+        ])  # fmt: skip
+
+
+def home_record(fact: bytes) -> HomeRecord:
+    (mapping, counter, known, told, holders, owed, listed, aged, quiet, moved, move, done, claims,
+     denials) = json.loads(fact)  # fmt: skip
+    return HomeRecord(
+        mapping_of(mapping), counter, bool(known), set(told), holders, owed, _dict(listed), _dict(aged), set(quiet),
+        moved, Move(*move) if move else None, done, claims, [tuple(denial) for denial in denials],
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class HeldRecord:
+    """A node of another domain; of an own one only what was ``given``."""
+
+    mapping: Mapping | None = None
+    networks: set[str] = field(default_factory=set)
+    """Own networks that hold it as correspondents."""
+    given: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Locator -> own network, version of the reservation."""
+    told: dict[str, int] = field(default_factory=dict)
+    """Networks that were told from here -> version that they confirmed, or 0."""
+
+    def encode(self) -> bytes:
+        given: list[Any] = []
+        for locator, (network, version) in self.given.items():
+            given += (locator, network, version)
+        return _dump([self.mapping and mapping_json(self.mapping), sorted(self.networks), given, self.told])
+
+    def places(self) -> tuple[Place, ...]:
+        """Own places that the node is or will be at: here, arriving, leaving, in this order."""
+        if self.mapping is None:
+            return ()
+        some = (self.mapping.here, self.mapping.arriving, self.mapping.leaving)
+        return tuple([place for place in some if place is not None and int(place.locator) in self.given])
+
+
+def held_record(fact: bytes) -> HeldRecord:
+    mapping, networks, given, told = json.loads(fact)
+    places = {given[at]: (given[at + 1], given[at + 2]) for at in range(0, len(given), 3)}
+    return HeldRecord(mapping_of(mapping) if mapping else None, set(networks), places, told)
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _pairs(versions: dict[int, int]) -> list[int]:
+    return list(chain.from_iterable(versions.items()))
+
+
+def _dict(pairs: list[int]) -> dict[int, int]:
+    return dict(zip(pairs[::2], pairs[1::2], strict=True))
