@@ -19,7 +19,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -175,8 +175,8 @@ async def _figures(quick: bool, say: Say) -> list[Figure]:
         ours, theirs = (median(round_.whole_s for round_ in rounds_) for rounds_ in (one.ours, one.theirs))
         say(f"{rules:,} rules, {rounds} rounds in turn: ours {_span(one.ours)} s, of which "
             f"{median(round_.making_s for round_ in one.ours):.2f} s until the last was queued and "
-            f"{median(round_.cpu_s for round_ in one.ours):.2f} s of CPU; ovs-ofctl {_span(one.theirs)} s; the papers' "
-            f"ovs-ofctl: {PAPER_S} s for 100,000")  # fmt: skip
+            f"{median(round_.cpu_s for round_ in one.ours):.2f} s of CPU; ovs-ofctl {_span(one.theirs)} s; "
+            f"the papers' ovs-ofctl: {PAPER_S} s for 100,000")  # fmt: skip
     return [Figure(
         f"{rules:,} rewrite rules in Open vSwitch, confirmed", "s", ours, theirs, "ovs-ofctl add-flows",
         ours / theirs, f"<= {TARGET:g} x ovs-ofctl", ours / theirs <= TARGET,

@@ -222,7 +222,30 @@ FROM_CONTROLLER: list[tuple[Message, Any]] = [
         ),
     ),
     (BarrierRequest(), osken.OFPBarrierRequest(DATAPATH)),
-    (RoleRequest(of.OFPCR_ROLE_MASTER, 1 << 40), osken.OFPRoleRequest(DATAPATH, of.OFPCR_ROLE_MASTER, 1 << 40)),
+    *(
+        (RoleRequest(role, generation), osken.OFPRoleRequest(DATAPATH, role, generation))
+        for role, generation in (
+            (of.OFPCR_ROLE_NOCHANGE, 0),
+            (of.OFPCR_ROLE_EQUAL, 1),
+            (of.OFPCR_ROLE_MASTER, 1 << 40),
+            (of.OFPCR_ROLE_SLAVE, (1 << 64) - 1),
+        )
+    ),
+    (
+        ErrorMsg(of.OFPET_ROLE_REQUEST_FAILED, of.OFPRRFC_STALE, RoleRequest(of.OFPCR_ROLE_MASTER, 5).pack(XID)),
+        osken.OFPErrorMsg(
+            DATAPATH,
+            ofproto_v1_3.OFPET_ROLE_REQUEST_FAILED,
+            ofproto_v1_3.OFPRRFC_STALE,
+            osken_bytes(osken.OFPRoleRequest(DATAPATH, of.OFPCR_ROLE_MASTER, 5)),
+        ),
+    ),
+    (
+        ErrorMsg(of.OFPET_BAD_REQUEST, of.OFPBRC_IS_SLAVE, b"the flow-mod"),
+        osken.OFPErrorMsg(
+            DATAPATH, ofproto_v1_3.OFPET_BAD_REQUEST, ofproto_v1_3.OFPBRC_IS_SLAVE, b"the flow-mod"
+        ),
+    ),
     (MultipartRequest(of.OFPMP_DESC), osken.OFPDescStatsRequest(DATAPATH, 0)),
     (MultipartRequest(of.OFPMP_PORT_DESC), osken.OFPPortDescStatsRequest(DATAPATH, 0)),
     (MultipartRequest(of.OFPMP_PORT_STATS, PortStatsRequest(7)), osken.OFPPortStatsRequest(DATAPATH, 0, 7)),
@@ -277,6 +300,10 @@ def check_port(theirs: Any) -> None:
         (GetConfigReply(1, 128), {"flags": 1, "miss_send_len": 128}),
         (BarrierReply(), {}),
         (RoleReply(of.OFPCR_ROLE_SLAVE, 1 << 40), {"role": of.OFPCR_ROLE_SLAVE, "generation_id": 1 << 40}),
+        (
+            RoleReply(of.OFPCR_ROLE_MASTER, (1 << 64) - 1),
+            {"role": of.OFPCR_ROLE_MASTER, "generation_id": (1 << 64) - 1},
+        ),
         (
             PacketIn(1, 5, of.OFPR_ACTION, 3, 4, Match(in_port=3), b"frame"),
             {"buffer_id": 1, "total_len": 5, "reason": 1, "table_id": 3, "cookie": 4, "data": b"frame"},

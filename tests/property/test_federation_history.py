@@ -207,11 +207,40 @@ class Federation(RuleBasedStateMachine):
                 view = fed.view(one.identifier)
                 for place in view.reserved if view is not None else ():
                     assert given.setdefault(place.locator, one.identifier) == one.identifier
-        for fed in self.world.feds.values():
+        for one in CARDS:
+            for mapping in self.views(one):
+                for place in mapping.places:
+                    assert given.get(place.locator) == one.identifier or place.locator == one.identifier
+
+    @invariant()
+    def nobody_sends_to_where_its_owner_has_no_rules_any_more(self) -> None:
+        for one in CARDS:
+            for mapping in self.views(one):
+                here = mapping.here
+                view = self.world.feds[self.world.owner(here.network)].view(one.identifier)
+                owns = view.mapping if view is not None else None
+                if here.locator != one.identifier and owns is not None and owns.version >= mapping.version:
+                    assert here in owns.places
+
+    @invariant()
+    def whom_the_node_may_speak_to_knows_it_by_its_identifier(self) -> None:
+        for name, fed in self.world.feds.items():
             for one in CARDS:
                 view = fed.view(one.identifier)
-                for place in view.mapping.places if view is not None and view.mapping is not None else ():
-                    assert given.get(place.locator, one.identifier) == one.identifier, "an old locator is held"
+                if view is None or view.mapping is None or view.mapping.here.network not in NETWORKS[name]:
+                    continue
+                if view.mapping.here.locator == one.identifier:
+                    continue  # at home it speaks as itself
+                for network in view.told - view.telling - {one.home}:
+                    peer = self.world.feds[self.world.owner(network)].view(one.identifier)
+                    assert peer is not None
+                    assert peer.mapping is not None
+                    assert network in peer.told
+                    assert view.mapping.here in peer.mapping.places
+
+    def views(self, one: Card) -> list[Mapping]:
+        views = [fed.view(one.identifier) for fed in self.world.feds.values()]
+        return [view.mapping for view in views if view is not None and view.mapping is not None]
 
     @invariant()
     def versions_never_fall_and_mean_one_thing(self) -> None:
@@ -269,6 +298,11 @@ class Federation(RuleBasedStateMachine):
                 assert view.mapping == mapping
                 listed = {mapping.here} if name in holders else set()
                 assert {*view.reserved} == listed - {place for place in listed if place.locator == one.identifier}
+        home = self.world.feds[self.world.owner(one.home)].view(one.identifier)
+        for network in home.told - {one.home} if home is not None else ():
+            peer = self.world.feds[self.world.owner(network)].view(one.identifier)
+            assert peer is not None
+            assert network in peer.told, "home believes that it knows"
         for name in holders:
             assert self.world.feds[name].view(one.identifier) is not None
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from followme.agent.config import AgentConfig
 from followme.agent.network import SiteNetwork
+from followme.agent.parts import AgentError, connect, hypervisor_of, load_keys, only, spec_of, until_told
 from followme.lisp import EidPrefix
 from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.mover import Options

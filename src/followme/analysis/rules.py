@@ -1,10 +1,11 @@
-"""How many flow entries a migration needs: equations 1 to 6 of the scalability paper, and what our manipulator makes.
+"""How many flow entries a migration needs: equations 1 to 6 of the scalability paper, and what our manipulator
+makes.
 
 The paper counts for each migrated node i the entries at its home switch (2), its foreign switch (3) and each
 correspondent one (4), their sum (1), and over all migrations those of a central controller (5); in the distributed
 architecture the foreign controller has (6), and is the most loaded one. Arrays are of whole numbers, (m,) for m
-migrations; correspondents are (m, J): the nodes that talk in each of J networks, 0 where nobody does, which then is no
-correspondent network.
+migrations; correspondents are (m, J): the nodes that talk in each of J networks, 0 where nobody does, which then is
+no correspondent network.
 
 Ours are not formulas: ``ours`` asks ``continuity.manipulator`` for the rules of such a node and counts them.
 """
@@ -12,7 +13,7 @@ Ours are not formulas: ``ours`` asks ``continuity.manipulator`` for the rules of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from followme.continuity.binding import Binding
+from followme.continuity.ledger import Ledger
 from followme.continuity.manipulator import node_rules
 from followme.continuity.pipeline import base_rules
 from followme.domain import Network, NetworkKind, Node, NodeKind, Placement
@@ -32,8 +34,8 @@ DELTA = BETA
 """Equation 6 says only "a fixed number". The figure's printed curves hold no number that tells it, but the equation
 does its work in the place of equation 3: a foreign switch that asks about correspondents (J more entries) still has
 all that beta was for. So delta is at least beta; the smallest value makes the paper's curve the lowest, and a
-comparison with it the hardest. (That FC is the most loaded of the distributed controllers asks for less: delta + J is
-to be at least alpha where as many nodes talk at home as abroad.)"""
+comparison with it the hardest. (That FC is the most loaded of the distributed controllers asks for less: delta + J
+is to be at least alpha where as many nodes talk at home as abroad.)"""
 SWITCHES = 1
 """Equation 5's N in figure 5, which is for one migration: one home switch, and one foreign switch."""
 
@@ -118,6 +120,24 @@ def ours_while_moving(home: int, foreign: int, networks: int) -> Entries:
     return Entries(*(max(getattr(one, role) for one in phases) for role in ("home", "foreign", "correspondent")))
 
 
+def ours_changes(networks: int) -> int:
+    """Flow-mods of all switches in a move from one foreign network to another, with ``networks`` correspondents:
+    from the first that prepares it to the last that forgets the old place."""
+    settled, everywhere = _away(False, networks)
+    everywhere["next"] = network("next", len(everywhere) + 1)
+    there = Placement(settled.node.name, "next", 2, everywhere["next"].locators[1], 3)
+    ledger, count = Ledger(0), 0
+    ledger.set(settled.node.name, node_rules(settled, everywhere))
+    prepared = settled.prepare(there, settled.told)
+    switched = prepared.switch()
+    released = switched.release()
+    for one in (prepared, switched, replace(switched, seen=True), replace(released, seen=True),
+                replace(released, old=(), seen=True)):  # fmt: skip
+        changes = ledger.set(one.node.name, node_rules(one, everywhere))
+        count += sum(len(mods) for mods in changes.values())
+    return count
+
+
 def ours_at_home() -> int:
     """Entries of a node that never moved, at its own switch: with or without migrations they are there."""
     everywhere = _networks(0)
@@ -155,8 +175,9 @@ def _networks(correspondents: int) -> dict[str, Network]:
 def network(name: str, number: int, kind: NetworkKind = NetworkKind.DATACENTRE) -> Network:
     """One of up to 32 767 networks of a model: ``number`` is its datapath, and its prefix a /17 of its own."""
     prefix = IPv4Network((number << 17, 17))
-    return Network(name, kind, number, 1, bytes((2, 0, 0, 0, number >> 8, number & 0xFF)), prefix, prefix, prefix[1],
-                   IPv4Network((int(prefix[1 << 14]), 24)))  # fmt: skip
+    router = bytes((2, 0, 0, 0, number >> 8, number & 0xFF))
+    locators = IPv4Network((int(prefix[1 << 14]), 24))
+    return Network(name, kind, number, 1, router, prefix, prefix, prefix[1], locators)
 
 
 def _node(home: Network) -> Node:
@@ -164,7 +185,7 @@ def _node(home: Network) -> Node:
 
 
 def _place(node: Node, where: Network, at_home: bool = False) -> Placement:
-    return Placement(node.name, where.name, 2, node.identifier if at_home else where.locators[1], 1 if at_home else 2)
+    return Placement(node.name, where.name, 2, node.identifier if at_home else where.locators[1], 1)
 
 
 # Figure 5
@@ -196,9 +217,9 @@ class RuleCurves:
 
 
 def figure5(nodes: Iterable[int], delta: int = DELTA) -> RuleCurves:
-    """The paper's text says of the axis that nodes grow linearly at home, abroad and in correspondent networks, and of
-    figure 6's, which is the same, that these are "the number of nodes in HN, FN and the number of CNets": so there is
-    one node in each correspondent network."""
+    """The paper's text says of the axis that nodes grow linearly at home, abroad and in correspondent networks, and
+    of figure 6's, which is the same, that these are "the number of nodes in HN, FN and the number of CNets": so
+    there is one node in each correspondent network."""
     n = _counts(list(nodes))
     settled = [ours(one, one, one) for one in n.tolist()]
     moving = [ours_while_moving(one, one, one) for one in n.tolist()]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from . import figures, run, show, trace
+from . import federation, figures, planning, run, show, trace
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Follow-Me Cloud: cloud services follow mobile users, and open sessions go on.",
 )  # fmt: skip
 
-for group in (show, figures, trace, run):
+for group in (show, figures, trace, planning, run, federation):
     group.add(app)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from .ending import wrong
 from .lisp_figures import reproduce_lisp
 from .output import JsonFile, PlotFile, check_outputs, console_for, hand_over
+from .role_figures import reproduce_roles
 from .show import Mode, PolicyName, compare
 
 FIGURES = {
@@ -19,6 +20,8 @@ FIGURES = {
     "openflow-latency": "ping latency with and without following (OpenFlow paper, figure 5); needs root",
     "lisp-rtt": "round trip before, while and after the machine moves (LISP paper, figure 5); needs root",
     "lisp-downtime": "downtime against the controller's distance (LISP paper, figure 6); needs root, half an hour",
+    "rules": "flow entries of a migration, central and distributed (scalability paper, figure 5)",
+    "messages": "messages between distant controllers and switches (scalability paper, figure 6)",
     "lisp-sizes": "bytes and seconds of a migration against the link (LISP paper, section IV); needs root",
 }
 
@@ -68,6 +71,8 @@ def reproduce(
         found = reproduce_policy(search, lambda text: console.print(text, markup=False))
         console.print(found.text(), markup=False)
         hand_over(found.as_json(), found.plot, json_file, plot_file, console)
+    elif name in ("rules", "messages"):
+        reproduce_roles(name, quick, json_file, plot_file)
     elif name != "openflow-latency":
         reproduce_lisp(name, quick, json_file, plot_file)
     else:

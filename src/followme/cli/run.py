@@ -34,7 +34,7 @@ def controller(config_file: Annotated[Path, _file("controller.yaml")], verbose: 
     """Run the controller, for OpenFlow switches or LISP sites (``plane: lisp``), until SIGINT or SIGTERM."""
     from followme.controllers import serve as daemon
 
-    config = _checked(lambda: _controller_config(config_file))
+    config = checked(lambda: _controller_config(config_file))
     _log(verbose)
     run(daemon.serve(config))
 
@@ -44,23 +44,24 @@ def mapserver(config_file: Annotated[Path, _file("mapserver.yaml")], verbose: Ve
     from followme.mapsystem.config import load
     from followme.mapsystem.serve import serve
 
-    config = _checked(lambda: load(config_file))
+    config = checked(lambda: load(config_file))
     _log(verbose)
     run(serve(config))
 
 
 def agent(config_file: Annotated[Path, _file("agent-dc.yaml")], verbose: Verbose = False) -> None:
-    """Run a site's agent: its LISP tunnel router and its machines, until SIGINT or SIGTERM. Needs root."""
-    from followme.agent.serve import serve
+    """Run a site's agent: its machines and, over LISP, its tunnel router, until SIGINT or SIGTERM. Needs root."""
+    from followme.agent import hosting, serve
+    from followme.agent.host_config import HostAgentConfig
 
-    config = _checked(lambda: _agent_config(config_file, read(config_file, "router", "docs/agent.md")))
+    config = checked(lambda: _agent_config(config_file, read(config_file, "router", "docs/agent.md")))
     _log(verbose)
-    run(serve(config))
+    run(hosting.serve(config) if isinstance(config, HostAgentConfig) else serve.serve(config))
 
 
 def check_config(config_file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
     """Check a config file of any of our daemons, and say everything that is wrong with it."""
-    typer.echo(f"{config_file}: good: {_checked(lambda: _describe(config_file))}")
+    typer.echo(f"{config_file}: good: {checked(lambda: _describe(config_file))}")
 
 
 def version() -> None:
@@ -70,6 +71,10 @@ def version() -> None:
 
 def _describe(path: Path) -> str:
     data = read(path, "networks", "docs/config.md")
+    if _is_host(data):
+        host = _agent_config(path, data)
+        peers, machines = len(host.control.peers), len(host.machines)
+        return f"agent of {host.federation.network}: {peers} peers, {machines} machines"
     if "router" in data:
         agent = _agent_config(path, data)
         return f"agent of {agent.router.site}: {len(agent.control.peers)} peers, {len(agent.machines)} machines"
@@ -91,12 +96,17 @@ def _describe(path: Path) -> str:
     )
 
 
+def _is_host(data: dict[str, Any]) -> bool:
+    """Whether it is the file of an agent in a federation, which has no router of its own."""
+    return "host" in data and "federation" in data and "router" not in data
+
+
 def _agent_config(path: Path, data: dict[str, Any]) -> Any:
-    from followme.agent.config import check
+    from followme.agent import config, host_config
 
     from .keys import check_keys
 
-    checked = check(data, str(path))
+    checked = host_config.check(data, str(path)) if _is_host(data) else config.check(data, str(path))
     check_keys(checked, str(path))
     return checked
 
@@ -122,7 +132,7 @@ def _controller_config(path: Path, data: dict[str, Any] | None = None) -> Any:
     return checked
 
 
-def _checked(load: Callable[[], T]) -> T:
+def checked(load: Callable[[], T]) -> T:
     try:
         return load()
     except ConfigError as error:

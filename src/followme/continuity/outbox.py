@@ -66,7 +66,8 @@ class Outbox:
             self._southbound.fault(error)
             self._give_up()
         finally:
-            self._writer = None
+            if self._writer is asyncio.current_task():
+                self._writer = None
 
     def take_back(self) -> None:
         """What was queued in this read is not to be sent: it could not be written down."""
@@ -82,11 +83,18 @@ class Outbox:
             channel.abort(NOT_STORED)
 
     def drop(self, channels: Collection[Channel]) -> None:
-        """Forget what waits for these."""
+        """Forget what waits for these. Of the others nothing was written down: they need not wait any more."""
         for channel in channels:
             channel.connection.data_to_send()
             channel.held = 0
-        self._held = deque((stored, [one for one in held if one[0] not in channels]) for stored, held in self._held)
+        if self._writer is not None:
+            self._writer.cancel()
+            self._writer = None
+        held, self._held = self._held, deque()
+        for _, some in held:
+            for channel, data in some:
+                if channel not in channels:
+                    channel.put(data)
 
     def lost(self, channel: Channel) -> None:
         self._dirty.discard(channel)

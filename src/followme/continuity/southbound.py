@@ -145,7 +145,7 @@ class Southbound:
     def _stand_by(self, why: str) -> None:
         self.role, self.stands_by = Role.STANDBY, True
         served, self._channels = self._channels, {}
-        self.outbox.drop(served.values())
+        self.outbox.drop(set(served.values()))
         for datapath, channel in self._attending.items():
             channel.demote(NotMaster(why))
             channel.work(self._attend(channel, self.networks[datapath]))

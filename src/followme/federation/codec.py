@@ -37,8 +37,8 @@ from .nouns import (
     card_json,
     card_of,
     mac_of,
-    mapping_json,
     mapping_of,
+    mapping_text,
     name,
     number,
     row,
@@ -57,7 +57,7 @@ class MessageError(Exception):
 
 
 def encode_orders(epoch: int, orders: Sequence[Order]) -> bytes:
-    return _dump([epoch, [_WRITE[type(order)](order) for order in orders]])
+    return f"[{epoch},[{','.join([_text(order) for order in orders])}]]".encode()
 
 
 def decode_orders(data: bytes) -> tuple[int, list[Order]]:
@@ -66,7 +66,7 @@ def decode_orders(data: bytes) -> tuple[int, list[Order]]:
 
 
 def encode_answers(epoch: int, answers: Sequence[Answer]) -> bytes:
-    return _dump([epoch, [_WRITE[type(answer)](answer) for answer in answers]])
+    return f"[{epoch},[{','.join([_dump(_WRITE[type(answer)](answer)) for answer in answers])}]]".encode()
 
 
 def decode_answers(data: bytes) -> tuple[int, list[Answer]]:
@@ -76,18 +76,26 @@ def decode_answers(data: bytes) -> tuple[int, list[Answer]]:
 
 def order_size(order: Order) -> int:
     """Octets that the order takes in a frame, its comma included."""
-    return len(_dump(_WRITE[type(order)](order))) + 1
+    return len(_text(order)) + 1
 
 
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+_dump: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""To ASCII: so a text's length is its octets'."""
+_load: Final = json.JSONDecoder().decode
+
+
+def _text(order: Order) -> str:
+    if isinstance(order, Update):
+        rest = _dump([order.networks, order.settled, order.told])
+        return f'["update",{mapping_text(order.mapping)},{rest[1:]}'
+    return _dump(_WRITE[type(order)](order))
 
 
 def _frame(data: bytes, readers: Mapping[str, Callable[[Any], Any]]) -> tuple[int, list[Any]]:
     if len(data) > MAX_FRAME:
         raise MessageError(f"a frame of {len(data)} octets; {MAX_FRAME} are the most")
     try:
-        epoch, items = row(json.loads(data), 2)
+        epoch, items = row(_load(data.decode()), 2)
         if type(items) is not list or len(items) > MAX_ORDERS:
             raise MessageError(f"a frame holds a list of at most {MAX_ORDERS}")
         return number(epoch), [_read(item, readers) for item in items]
@@ -200,7 +208,6 @@ _ANSWERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 _WRITE: Final[Mapping[type, Callable[[Any], list[Any]]]] = {
     Prepare: lambda order: ["prepare", int(order.identifier), order.network, order.migration, order.version],
     Reserve: lambda order: ["reserve", card_json(order.card), order.network, order.version],
-    Update: lambda order: ["update", mapping_json(order.mapping), order.networks, order.settled, order.told],
     Ready: lambda order: ["ready", int(order.identifier), order.migration, order.version],
     Denied: lambda order: ["denied", int(order.identifier), order.migration, order.reason[:MAX_REASON]],
     Flipped: lambda order: ["flipped", int(order.identifier), order.migration],

@@ -54,10 +54,13 @@ class _Shown:
 
 
 class Conductor:
-    """``mapping_of`` gives the mapping of an identifier as it is known here."""
+    """``mapping_of`` gives the mapping of an identifier as it is known here, ``gone`` the version with which that
+    went, or 0."""
 
-    def __init__(self, desk: Desk, mapping_of: Callable[[int], Mapping | None]) -> None:
-        self._desk, self._mapping_of, self._registry = desk, mapping_of, desk.registry
+    def __init__(
+        self, desk: Desk, mapping_of: Callable[[int], Mapping | None], gone: Callable[[int], int]
+    ) -> None:
+        self._desk, self._mapping_of, self._gone, self._registry = desk, mapping_of, gone, desk.registry
         self._migrations: dict[tuple[int, str], _Migration] = {}
         self._shown: dict[int, _Shown] = {}
         self._claim = 0
@@ -195,9 +198,16 @@ class Conductor:
             return
         shown.accepted = answer.version
         self._save_shown(key)
+        self._look(key, shown)
+
+    def _look(self, key: int, shown: _Shown) -> None:
+        """Home has accepted it: is what it has made of it here before its answer?"""
         mapping = self._mapping_of(key)
         if mapping is not None:
             self.changed(key, mapping)
+        elif shown.accepted is not None and self._gone(key) >= shown.accepted:
+            self._forget_shown(key)
+            self._desk.effect(NotAttached(IPv4Address(key), shown.network, "the node has gone on"))
 
     # Facts
 
@@ -222,8 +232,8 @@ class Conductor:
         for identifier, shown in list(self._shown.items()):
             if shown.accepted is None:
                 self._send_attach(identifier)
-            elif (mapping := self._mapping_of(identifier)) is not None:
-                self.changed(identifier, mapping)
+            else:
+                self._look(identifier, shown)
 
     def _send_prepare(self, key: tuple[int, str]) -> None:
         mapping = self._mapping_of(key[0])

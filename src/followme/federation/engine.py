@@ -316,8 +316,9 @@ class Engine:
         if not self._asked and not self._events:
             self._wake.clear()
             at = self.federate.next_timer()
-            try:
-                await asyncio.wait_for(self._wake.wait(), None if at is None else max(0.0, at - self._clock()))
+            try:  # not wait_for: before Python 3.12 it may lose a cancellation
+                async with asyncio.timeout(None if at is None else max(0.0, at - self._clock())):
+                    await self._wake.wait()
             except TimeoutError:
                 return
 

@@ -54,7 +54,7 @@ class Federate:
         self._held = Holdings(self._desk, names)
         self._foreign = Foreign(self._desk, self._held)
         self._correspondent = Correspondent(self._desk, self._held, self._adopted)
-        self._conductor = Conductor(self._desk, self._mapping)
+        self._conductor = Conductor(self._desk, self._mapping, lambda key: self._held.tomb(key)[0])
         for key, fact in facts:
             self._restore(key, fact)
         self._held.restored()

@@ -91,6 +91,8 @@ class Home:
         record.quiet.intersection_update(record.aged)
         if before.here != mapping.here:
             record.moved = version
+        if not record.holders:
+            record.began = before.version
         record.holders.setdefault(self._me, 0)
         for network in places.values():
             self.hold(record, network)
@@ -132,6 +134,8 @@ class Home:
             owner = self._registry.owner_of_network(network)
             if owner is None or network == record.mapping.card.home or len(record.told) >= MAX_TOLD:
                 continue
+            if version <= record.began:
+                version = 0  # an answer that is late: it was said when the node was away before
             if owner not in record.holders:
                 record.holders[owner] = min(version, record.mapping.version)
             elif network not in record.told and version == 0:
@@ -291,7 +295,8 @@ class Home:
 
     def _passes(self, record: HomeRecord, before: set[str], at_home: bool) -> None:
         """Where the node is in an own network, it may speak to more now."""
-        if not self._registry.mine(record.mapping.here.network):
+        here = record.mapping.here.network
+        if here == record.mapping.card.home or not self._registry.mine(here):
             return
         now = [network for network in record.told if network not in before and self.confirmed(record, network)]
         if not at_home and self.confirmed(record, record.mapping.card.home):

@@ -20,6 +20,9 @@ MIB = 1 << 20
 LEASE_BYTES = 4 * MIB
 """Kept for the lease's bucket, so that a domain whose own bucket is full still knows who is active."""
 
+_MEMORY = 16 * MIB
+"""Of a domain, for what follows its buckets."""
+
 
 def bucket_of(domain: str) -> str:
     return f"fmc-{domain}"
@@ -54,12 +57,14 @@ def generate_logins(domains: Mapping[str, Sequence[str]]) -> dict[str, DomainLog
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One server. ``listen`` and ``cluster`` are ``address:port`` for clients and for the other servers."""
+    """One server. ``listen`` and ``cluster`` are ``address:port`` for clients and for the other servers; at
+    ``monitor`` it shows what it does to whoever asks (nobody, unless told)."""
 
     name: str
     listen: str
     store: str = ""
     cluster: str = ""
+    monitor: str = ""
 
 
 def write_configuration(
@@ -68,15 +73,15 @@ def write_configuration(
     *,
     members: Sequence[Member] = (),
     cluster_password: str = "",
-    max_file: int = 1024 * MIB,
     domain_bytes: int = 256 * MIB,
 ) -> str:
     """The text of one server's configuration file; it holds passwords.
 
     ``members`` are all servers of the cluster (none: a single server). ``domain_bytes`` is what each domain may
-    store, ``max_file`` what the server may; both in bytes.
+    store; its disk needs room for that of all domains.
     """
     copies = max(1, len(members))
+    account = (domain_bytes + LEASE_BYTES) * copies  # what is kept on each server counts for the account on each
     document: dict[str, object] = {
         "server_name": member.name,
         "listen": member.listen,
@@ -84,14 +89,17 @@ def write_configuration(
         "ping_interval": "2s",
         "ping_max": 2,
         "write_deadline": "2s",
-        "jetstream": {"store_dir": member.store, "max_mem": max(64, 16 * len(logins)) * MIB, "max_file": max_file},
+        "jetstream": {
+            "store_dir": member.store, "max_mem": _MEMORY * len(logins), "max_file": account * len(logins),
+        },
         "accounts": {
             "SYS": {"users": [{"user": "sys", "password": secrets.token_urlsafe(24)}]},
-            # What is kept on each server counts for the account on each.
-            **{_account(one): _domain(one, logins, (domain_bytes + LEASE_BYTES) * copies) for one in logins},
+            **{_account(one): _domain(one, logins, account) for one in logins},
         },
         "system_account": "SYS",
     }
+    if member.monitor:
+        document["http"] = member.monitor
     if members:
         document["cluster"] = {
             "name": "fmc",
@@ -110,7 +118,7 @@ def _domain(domain: str, logins: Mapping[str, DomainLogins], max_bytes: int) -> 
     others = [other for other in logins if other != domain]
     mine = logins[domain]
     return {
-        "jetstream": {"max_memory": 16 * MIB, "max_file": max_bytes, "max_streams": 2},
+        "jetstream": {"max_memory": _MEMORY, "max_file": max_bytes, "max_streams": 2},
         "users": [
             _user(mine.controller, *_controller(domain)),
             *(_user(login, *_host(domain, host)) for host, login in mine.hosts.items()),

@@ -28,6 +28,9 @@ _ACK_S = 5.0
 """A put whose acknowledgement takes longer is taken for lost."""
 _WINDOW = 512
 """Puts in flight: more would only wait in the server. A fence must be wider than that."""
+_ACK_EACH = 64
+_PROBE = 16 << 10
+"""Bytes of what is written to see whether there is room."""
 _QUIET_S, _PAUSE_S = 1.0, 0.05
 _PADDING = f"{FENCE}.padding"
 _EXPECTED = "Nats-Expected-Last-Sequence"
@@ -57,11 +60,12 @@ class JetStreamKeyValue:
         self._generation = 0
         self._writable = False
         self._why: KvError = KvError(f"bucket {bucket}: take_over was not called")
-        self._last = 0
+        self._last = self._fence = 0
         self._waiting: deque[_Put] = deque()
         self._flying: deque[tuple[float, int, asyncio.Future[int]]] = deque()
         self._wake = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
+        self._diagnosis: asyncio.Task[None] | None = None
         self._watches: set[Watch] = set()
 
     @classmethod
@@ -197,6 +201,7 @@ class JetStreamKeyValue:
                 continue  # another instance takes it over at this moment: one of us has the higher epoch
             except BusError as error:
                 raise KvError(f"bucket {self._name}: {error}") from None
+        self._fence = self._last
         self._generation += 1
         self._writable = True
         if self._sender is None or self._sender.done():
@@ -246,7 +251,9 @@ class JetStreamKeyValue:
                     headers[_OPERATION] = "DEL"
                 self._last += 1
                 self._flying.append((loop.time() + _ACK_S, self._last, future))
-                reply = f"{self._acks}.{self._generation}-{self._last}"
+                # The acknowledgement of one put is that of all before it: ask for few.
+                asks = not self._waiting or self._last % _ACK_EACH == 0
+                reply = f"{self._acks}.{self._generation}-{self._last}" if asks else ""
                 try:
                     await self._connection.publish(self._prefix + key, value or b"", reply, headers)
                 except BusError as error:
@@ -268,25 +275,39 @@ class JetStreamKeyValue:
         except ValueError:  # no stream: the server says so in a header, without a body
             self._fail(KvError(f"bucket {self._name}: NATS {self._connection.server} does not hold it now"))
             return
-        if "error" in answer:
-            error = _ApiError(self._name, self._connection.server, answer["error"])
-            if error.code in _WRONG_SEQUENCE:
-                self._fail(KvError(f"bucket {self._name}: another instance has written to it, or a put was lost"))
-            else:
-                self._fail(error.as_kv_error())
+        if "error" in answer or answer.get("seq") != int(expected):
+            self._writable, self._why = False, KvError(f"bucket {self._name}: a put was not kept")
+            self._diagnosis = asyncio.ensure_future(self._diagnose(answer, expected))
             return
-        _, sequence, future = self._flying[0]
-        if int(expected) != sequence or answer.get("seq") != sequence:
-            self._fail(KvError(f"bucket {self._name}: sequence {answer.get('seq')} where {sequence} was due"))
-            return
-        self._flying.popleft()
-        if not future.done():
-            future.set_result(sequence)
+        while self._flying and self._flying[0][1] <= int(expected):
+            _, sequence, future = self._flying.popleft()
+            if not future.done():
+                future.set_result(sequence)
         if self._waiting or not self._flying:
             self._wake.set()
 
+    async def _diagnose(self, answer: dict[str, Any], expected: str) -> None:
+        """A put was refused; if only because one before it was (of which we have not asked), why was that?"""
+        generation = self._generation
+        why = KvError(f"bucket {self._name}: another instance has written to it, or a put was lost "
+                      f"(sequence {answer.get('seq')} where {expected} was due)")  # fmt: skip
+        error = _ApiError(self._name, self._connection.server, answer.get("error", {}))
+        if error.code and error.code not in _WRONG_SEQUENCE:
+            why = error.as_kv_error()
+        else:
+            try:
+                held = await self._newest(FENCE)
+                if held is not None and held.revision == self._fence:  # or the probe would disturb its writer
+                    await self._send(self._prefix + _PADDING, bytes(_PROBE))
+            except _ApiError as found:
+                why = found.as_kv_error()
+            except KvError as found:
+                why = found
+        if generation == self._generation:
+            self._fail(why)
+
     def _on_lost(self) -> None:
-        if self._writable:
+        if self._writable or self._flying:
             server = self._connection.server
             self._fail(KvError(f"bucket {self._name}: the connection to NATS {server} broke"))
 
@@ -328,8 +349,9 @@ class JetStreamKeyValue:
 
     async def close(self) -> None:
         self._fail(KvError(f"bucket {self._name}: it is closed"))
-        if self._sender is not None:
-            self._sender.cancel()
+        for task in (self._sender, self._diagnosis):
+            if task is not None:
+                task.cancel()
         for watch in list(self._watches):
             await watch.close()
         with contextlib.suppress(Unreachable):

@@ -107,7 +107,6 @@ async def start_servers(
     logins: Mapping[str, DomainLogins],
     *,
     namespaces: Mapping[str, str] | None = None,
-    max_file: int = 1024 * MIB,
     domain_bytes: int = 256 * MIB,
 ) -> list[NatsServer]:
     """One server, or a cluster of three or five, below ``directory``; all run, or ``ProcessError``.
@@ -122,7 +121,7 @@ async def start_servers(
         cluster = whole if len(whole) > 1 else ()
         server.configure(
             write_configuration(member, logins, members=cluster, cluster_password=password,
-                                max_file=max_file, domain_bytes=domain_bytes)
+                                domain_bytes=domain_bytes)
         )  # fmt: skip
         server.log.unlink(missing_ok=True)
         servers.append(server)

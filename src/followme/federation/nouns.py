@@ -22,6 +22,8 @@ MAX_VERSION: Final = (1 << 53) - 1
 """JSON numbers are exact up to here."""
 _MAX_SIGNATURE: Final = 64
 _SIGNED_AS: Final = b"followme mapping 1 "
+_MAX_TEXTS: Final = 1024
+_dump: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class NounError(Exception):
@@ -82,16 +84,27 @@ class Mapping:
 
     def canonical(self) -> bytes:
         """The octets that are signed: equal for equal mappings, different for different ones."""
-        return _SIGNED_AS + json.dumps(_values(self), separators=(",", ":")).encode()
+        return _SIGNED_AS + _dump(_values(self)).encode()
+
+
+_texts: dict[int, tuple[Mapping, str]] = {}
+"""By ``id``, with the mapping itself, so that no other can have it."""
 
 
 def card_json(card: Card) -> list[Any]:
     return [card.name, card.kind.value, card.mac.hex(), int(card.identifier), int(card.address), card.home]
 
 
-def mapping_json(mapping: Mapping) -> list[Any]:
-    """For messages and records; ``mapping_of`` reads it."""
-    return [*_values(mapping), b64encode(mapping.signature).decode()]
+def mapping_text(mapping: Mapping) -> str:
+    """JSON for messages and records; ``mapping_of`` reads it. Kept: one mapping is sent to many, and written."""
+    kept = _texts.get(id(mapping))
+    if kept is not None and kept[0] is mapping:
+        return kept[1]
+    text = _dump([*_values(mapping), b64encode(mapping.signature).decode()])
+    if len(_texts) >= _MAX_TEXTS:
+        _texts.clear()
+    _texts[id(mapping)] = mapping, text
+    return text
 
 
 def _values(mapping: Mapping) -> list[Any]:

@@ -6,12 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from .codec import MAX_FRAME, MAX_ORDERS, order_size
-from .messages import Order
+from .codec import MAX_FRAME, MAX_ORDERS
+from .messages import Order, Told, Update
+from .nouns import MAX_NAME
 
 FLYING = 4
 """Frames to one domain at a time: one that waits for a slow switch does not stop the others."""
-_HEAD = 64
+_HEAD, _NUMBER, _REST = 64, 24, 2000
 
 Send = Callable[[str, Sequence[Order]], Awaitable[None]]
 
@@ -54,7 +55,7 @@ class Outbox:
         frame: list[Order] = []
         room = MAX_FRAME - _HEAD
         while waiting and len(frame) < MAX_ORDERS:
-            room -= order_size(waiting[0])
+            room -= _most(waiting[0])
             if frame and room < 0:
                 break
             frame.append(waiting.popleft())
@@ -65,3 +66,16 @@ class Outbox:
         for task in self._tasks:
             task.cancel()
         self._waiting.clear()
+
+
+def _most(order: Order) -> int:
+    """Octets that it takes in a frame at most: exactly would be to write it twice. JSON writes a character of a name
+    in six at most, if it is no letter; reasons and migrations' names are bounded."""
+    match order:
+        case Update(mapping, networks, _, told):
+            names = 6 + len(networks) + len(told) + len(mapping.old)
+        case Told(_, told):
+            names = len(told)
+        case _:
+            names = 6
+    return names * (6 * MAX_NAME + _NUMBER) + _REST

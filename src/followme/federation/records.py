@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
-from .nouns import Mapping, Place, mapping_json, mapping_of
+from .nouns import Mapping, Place, mapping_of, mapping_text
 
 RESERVING, PREPARED, READY, FLIPPED = "reserving", "prepared", "ready", "flipped"
 _NONE: Final = -1
+_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class HomeRecord:
     quiet: set[int] = field(default_factory=set)
     moved: int = 0
     """The version with which the node came to where it is."""
+    began: int = 0
+    """The version before it went away: what was told up to then is forgotten."""
     move: Move | None = None
     done: str = ""
     """The last migration that is over."""
@@ -60,20 +63,20 @@ class HomeRecord:
 
     def encode(self) -> bytes:
         move = self.move
-        return _dump([
-            mapping_json(self.mapping), self.counter, int(self.known), sorted(self.told), self.holders, self.owed,
-            _pairs(self.listed), _pairs(self.aged), sorted(self.quiet), self.moved,
+        return _dump(self.mapping, [
+            self.counter, int(self.known), sorted(self.told), self.holders, self.owed,
+            _pairs(self.listed), _pairs(self.aged), sorted(self.quiet), self.moved, self.began,
             move and [move.migration, move.by, move.network, move.version, move.state, move.claim],
             self.done, self.claims, self.denials,
         ])  # fmt: skip
 
 
 def home_record(fact: bytes) -> HomeRecord:
-    (mapping, counter, known, told, holders, owed, listed, aged, quiet, moved, move, done, claims,
+    (mapping, counter, known, told, holders, owed, listed, aged, quiet, moved, began, move, done, claims,
      denials) = json.loads(fact)  # fmt: skip
     return HomeRecord(
         mapping_of(mapping), counter, bool(known), set(told), holders, owed, _dict(listed), _dict(aged), set(quiet),
-        moved, Move(*move) if move else None, done, claims, [tuple(denial) for denial in denials],
+        moved, began, Move(*move) if move else None, done, claims, [tuple(denial) for denial in denials],
     )  # fmt: skip
 
 
@@ -93,7 +96,7 @@ class HeldRecord:
         given: list[Any] = []
         for locator, (network, version) in self.given.items():
             given += (locator, network, version)
-        return _dump([self.mapping and mapping_json(self.mapping), sorted(self.networks), given, self.told])
+        return _dump(self.mapping, [sorted(self.networks), given, self.told])
 
     def places(self) -> tuple[Place, ...]:
         """Own places that the node is or will be at: here, arriving, leaving, in this order."""
@@ -109,8 +112,9 @@ def held_record(fact: bytes) -> HeldRecord:
     return HeldRecord(mapping_of(mapping) if mapping else None, set(networks), places, told)
 
 
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+def _dump(mapping: Mapping | None, rest: list[Any]) -> bytes:
+    """As one list, the mapping first."""
+    return f"[{mapping_text(mapping) if mapping else 'null'},{_encode(rest)[1:]}".encode()
 
 
 def _pairs(versions: dict[int, int]) -> list[int]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from followme.domain import Mac
+from followme.domain import Mac, mac_text
 from followme.lab.rundir import Run, sweep
 from followme.lab.signals import cancelled_by_sigterm
 from followme.system import needs, netns
+from followme.system.process import run
 
 BRIDGE = "br0"
 UPLINK = "uplink"
@@ -79,6 +80,18 @@ async def plug(namespace: str, bridge: str, device: str) -> None:
             f"link set dev {device} type bridge_slave learning off flood on",
         ],
     )
+
+
+async def cable(
+    switch_namespace: str, namespace: str, name: str, switch_end: str, *, mac: Mac | None = None
+) -> None:
+    """A cable from a namespace to the switch's; the switch's end is up, the other is not yet."""
+    address = f"address {mac_text(mac)} " if mac else ""
+    peer = f"peer name {switch_end} netns {switch_namespace}"
+    await netns.ip(namespace, [f"link add name {name} {address}type veth {peer}"])
+    # The switch reads frames as they are: their checksums must be complete, and none longer than the MTU.
+    await run(["ethtool", "-K", name, "tx", "off"], namespace=namespace)
+    await netns.ip(switch_namespace, [f"link set dev {switch_end} up"])
 
 
 def rate_queue(rate_bit_s: int) -> str:

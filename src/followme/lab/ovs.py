@@ -6,6 +6,7 @@ the run's directory. The datapath is in user space (``netdev``), so no kernel mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from followme.system.process import Child, ProcessError, run
@@ -16,6 +17,9 @@ _MAX_SOCKET_PATH = 107
 _LOGGING = ("-vconsole:warn", "-vsyslog:off", "-vfile:off")
 _RECONNECT_MS = 1000
 _PROBE_MS = 5000
+_CONTROLLER_SETTINGS = (
+    "connection_mode=out-of-band", f"max_backoff={_RECONNECT_MS}", f"inactivity_probe={_PROBE_MS}",
+)  # fmt: skip
 
 
 class SwitchError(RuntimeError):
@@ -101,6 +105,14 @@ class OpenVSwitch:
         """Have a bridge connect to ``target`` (``tcp:HOST:PORT``)."""
         await self._vsctl(*(word for command in _controller(name, target) for word in ("--", *command)))
 
+    async def set_controllers(self, name: str, targets: Sequence[str]) -> None:
+        """Have a bridge connect to all of ``targets``, among which roles (OpenFlow 1.3, 6.3.5) tell the master."""
+        words: list[str] = []
+        for number, target in enumerate(targets):
+            words += ["--", f"--id=@c{number}", "create", "controller", f'target="{target}"', *_CONTROLLER_SETTINGS]
+        names = ",".join(f"@c{number}" for number in range(len(targets)))
+        await self._vsctl(*words, "--", "set", "bridge", name, f"controller=[{names}]")
+
     async def drop_controller(self, name: str) -> None:
         """End a bridge's session with its controller; its rules stay (fail_mode=secure)."""
         await self._vsctl("del-controller", name)
@@ -155,6 +167,5 @@ class OpenVSwitch:
 def _controller(name: str, target: str) -> list[list[str]]:
     return [
         ["set-controller", name, target],
-        ["set", "controller", name, "connection_mode=out-of-band"],
-        ["set", "controller", name, f"max_backoff={_RECONNECT_MS}", f"inactivity_probe={_PROBE_MS}"],
+        ["set", "controller", name, *_CONTROLLER_SETTINGS],
     ]

@@ -1,9 +1,9 @@
 """Figures 5 and 6 of the scalability paper, counted: entries in switches, and orders between domains.
 
-The scenario, for n nodes: a machine moves from its home network to a foreign one. There n nodes of the home network, n
-of the foreign one and one in each of n correspondent networks, all of domains of their own, talk to it. The machine
-speaks first to the correspondents, so that its foreign controller tells them: the paper's worst case for it. Then it
-moves on to a third network, and everybody who was told is told again.
+The scenario, for n nodes and J networks: a machine (or a user) moves from its home network to a foreign one. There
+n nodes of the home network, n of the foreign one and one in each of J correspondent networks, all of domains of
+their own, talk to it. The node speaks first to the correspondents, so that its foreign controller tells them: the
+paper's worst case for it. Then it moves on to a third network, and everybody who was told is told again.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from followme.system.netns import socket_in
 
 NODES = (1, 2, 5, 10, 20, 50, 100)
 QUICK_NODES = (1, 2, 5, 10)
+"""As many nodes as correspondent networks. Then as many nodes as in the last of these, and one network."""
 SWITCHES = (needs.Need.ROOT, needs.Need.NETWORKS, needs.Need.OPENVSWITCH)
 MACHINE = "vm"
 FIRST_TCP_PORT = 6700
@@ -66,10 +67,11 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One run with ``nodes`` of each sort. ``move``: the migration itself, ``telling``: whom the machine speaks to
-    then, ``onward``: its next migration, with all who know it."""
+    """One run. ``move``: the migration itself, ``telling``: whom the machine speaks to then, ``onward``: its next
+    migration, with all who know it."""
 
     nodes: int
+    networks: int
     entries: Entries
     move: Orders
     telling: Orders
@@ -81,10 +83,10 @@ class Counted:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "nodes": self.nodes,
+            "nodes": self.nodes, "correspondent_networks": self.networks,
             "entries": {"home": self.entries.home, "foreign": self.entries.foreign,
                         "each_correspondent": self.entries.correspondent, "most_loaded": self.entries.most,
-                        "all": self.entries.total(self.nodes)},
+                        "all": self.entries.total(self.networks)},
             "orders": {"move": self.move.as_json(), "telling": self.telling.as_json(),
                        "next_move": self.onward.as_json()},
         }  # fmt: skip
@@ -92,48 +94,55 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """``switches`` and ``bus`` say in what it was counted."""
+    """``switches`` and ``bus`` say in what it was counted. ``runs`` have as many networks as nodes, ``few`` one."""
 
     runs: Sequence[Counted]
+    few: Counted
     switches: str
     bus: str
 
     def as_json(self) -> dict[str, Any]:
-        return {"switches": self.switches, "bus": self.bus, "runs": [run.as_json() for run in self.runs]}
+        return {"switches": self.switches, "bus": self.bus, "runs": [run.as_json() for run in self.runs],
+                "one_network": self.few.as_json()}  # fmt: skip
 
 
-async def count(nodes: Sequence[int], say: Say, *, switches: bool, nats: bool) -> Counts:
-    """The scenario with each number of nodes, in Open vSwitch or only in the ledgers, over NATS or in memory."""
+async def count(
+    nodes: Sequence[int], say: Say, *, switches: bool, nats: bool, kind: NodeKind = NodeKind.MACHINE
+) -> Counts:
+    """The scenario with each number of nodes, in Open vSwitch or only in the ledgers, over NATS or in memory. A
+    machine is carried, a user shows up."""
     if switches:
         await sweep()
     found = []
-    for number in nodes:
+    for number, networks in (*((one, one) for one in nodes), (max(nodes), 1)):
         async with contextlib.AsyncExitStack() as exit_:
-            found.append(await _count(number, exit_, switches, nats))
+            found.append(await _count(number, networks, exit_, switches, nats, kind))
         one = found[-1]
-        say(f"{number} nodes of each sort: entries at home {one.entries.home}, foreign {one.entries.foreign}, each "
+        say(f"{number} nodes at home and abroad, {networks} correspondent networks: "
+            f"entries at home {one.entries.home}, foreign {one.entries.foreign}, each "
             f"correspondent {one.entries.correspondent}; orders of the foreign controller {one.foreign_orders}, "
             f"at the next move {one.onward.foreign}")  # fmt: skip
-    return Counts(found, "Open vSwitch, by flow statistics" if switches else "the controllers' ledgers",
-                  "NATS" if nats else "memory")  # fmt: skip
+    where = "Open vSwitch, by flow statistics" if switches else "the controllers' ledgers"
+    return Counts(found[:-1], found[-1], where, "NATS" if nats else "memory")
 
 
-async def _count(nodes: int, exit_: contextlib.AsyncExitStack, switches: bool, nats: bool) -> Counted:
-    names = ("home", "foreign", "next", *(f"peer{number}" for number in range(nodes)))
-    networks = [network(name, number) for number, name in enumerate(names, start=1)]
+async def _count(
+    nodes: int, networks: int, exit_: contextlib.AsyncExitStack, switches: bool, nats: bool, kind: NodeKind
+) -> Counted:
+    names = ("home", "foreign", "next", *(f"peer{number}" for number in range(networks)))
     open_bus = await _nats(names, exit_) if nats else _memory()
-    found = await realms(networks, open_bus, exit_)
+    found = await realms([network(name, number) for number, name in enumerate(names, start=1)], open_bus, exit_)
     if switches:
         await _switches(found, exit_)
-    return await _Scenario(found, nodes, switches).run()
+    return await _Scenario(found, nodes, switches, kind).run()
 
 
 class _Scenario:
-    def __init__(self, found: dict[str, Realm], nodes: int, switches: bool) -> None:
+    def __init__(self, found: dict[str, Realm], nodes: int, switches: bool, kind: NodeKind) -> None:
         self.realms, self.nodes, self.switches = found, nodes, switches
         self.home, self.foreign, self.next = found["home"], found["foreign"], found["next"]
         self.peers = [realm for name, realm in found.items() if name.startswith("peer")]
-        self.machine = host(self.home.network, 0, MACHINE, NodeKind.MACHINE)
+        self.machine = host(self.home.network, 0, MACHINE, kind)
         self._before: Counter[Sent] = Counter()
 
     async def run(self) -> Counted:
@@ -152,13 +161,19 @@ class _Scenario:
         telling = self._orders()
         held = await self._entries()
         await self._move(self.foreign, "next", "second")
-        return Counted(self.nodes, held, move, telling, self._orders())
+        return Counted(self.nodes, len(self.peers), held, move, telling, self._orders())
 
     async def _move(self, source: Realm, target: str, migration: str) -> None:
         identifier = self.machine.identifier
-        await source.engine.prepare(identifier, target, migration)
-        await source.engine.flipped(identifier, migration)
-        await source.engine.released(identifier, migration)
+        if self.machine.kind is NodeKind.MACHINE:
+            await source.engine.prepare(identifier, target, migration)
+            await source.engine.flipped(identifier, migration)
+            await source.engine.released(identifier, migration)
+        else:
+            there = self.realms[target]
+            there.redirect.at_port(MACHINE, target, MACHINE_PORT)
+            there.engine.attach(identifier, self.machine.mac, target)
+            await until(f"the user is in {target}", lambda: self._where() == target)
         for _ in range(3):
             await self._still()
             view = self.home.federate.view(identifier)
@@ -168,6 +183,10 @@ class _Scenario:
             if not old:
                 return
         raise TimeoutError(f"{target}: old places are still in the mapping")
+
+    def _where(self) -> str | None:
+        view = self.home.federate.view(self.machine.identifier)
+        return None if view is None or view.mapping is None else view.mapping.here.network
 
     async def _talk(self, local: Sequence[Node], abroad: Sequence[Node]) -> None:
         """Everybody talks to the machine; the correspondents answer only."""
@@ -243,9 +262,8 @@ async def _nats(domains: Sequence[str], exit_: contextlib.AsyncExitStack) -> Ope
     with socket.create_server(("127.0.0.1", 0)) as free:
         listen = f"127.0.0.1:{free.getsockname()[1]}"
     # Nothing is kept in it here, but each account reserves what it may keep.
-    (server,) = await nats_server.start_servers(
-        [Member("n1", listen)], directory, logins, max_file=4 * DOMAIN_BYTES * len(domains), domain_bytes=DOMAIN_BYTES
-    )
+    members = [Member("n1", listen)]
+    (server,) = await nats_server.start_servers(members, directory, logins, domain_bytes=DOMAIN_BYTES)
     exit_.push_async_callback(server.stop)
 
     async def open_bus(domain: str) -> Bus:
@@ -271,6 +289,5 @@ async def _switches(found: dict[str, Realm], exit_: contextlib.AsyncExitStack) -
         target = f"tcp:127.0.0.1:{FIRST_TCP_PORT + number}"
         await switch.add_bridge(realm.name, realm.network.datapath, target)
     for realm in found.values():
+        exit_.push_async_callback(realm.southbound.close)  # before its switch goes
         await realm.settled()
-
-

@@ -1,8 +1,9 @@
 """A federation in one process: domains of one network each, their engines, their switches if there are any.
 
-The controllers' own parts do the work: ``Federate`` and ``Engine`` speak over a real bus, ``SharedRedirect`` makes the
-rules, ``Southbound`` has them confirmed. What a mobility watcher does with packets is here in its shortest form: an
-intercepted packet of a node says to whom it speaks, and one that passed by way of home who does not know where it is.
+The controllers' own parts do the work: ``Federate`` and ``Engine`` speak over a real bus, ``SharedRedirect`` makes
+the rules, ``Southbound`` has them confirmed. What a mobility watcher does with packets is here in its shortest
+form: an intercepted packet of a node says to whom it speaks, and one that passed by way of home who does not know
+where it is.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ class Realm:
         self.engine.know(card_of(node))
 
 
-async def realms(networks: Collection[Network], open_bus: OpenBus, exit_: contextlib.AsyncExitStack) -> dict[str, Realm]:
+async def realms(
+    networks: Collection[Network], open_bus: OpenBus, exit_: contextlib.AsyncExitStack
+) -> dict[str, Realm]:
     """A started domain for each network, by its name; they end with ``exit_``."""
     keys = {network.name: generate_key() for network in networks}
     domains = {network.name: Domain(network.name, (network,), keys[network.name][1]) for network in networks}

@@ -15,8 +15,8 @@ Sent = tuple[str, str, str]
 
 
 class CountedBus:
-    """A ``Bus`` that counts what is asked over it: ``orders`` by sender, receiver and kind, ``frames`` by sender and
-    receiver. Each of both that is answered has one answer; what is repeated counts again."""
+    """A ``Bus`` that counts what is asked over it: ``orders`` by sender, receiver and kind, ``frames`` by sender
+    and receiver. Each of both that is answered has one answer; what is repeated counts again."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -59,4 +59,5 @@ def orders_of(orders: Mapping[Sent, int], domain: str | None = None) -> int:
 
 async def entries(southbounds: Mapping[str, tuple[Southbound, int]], owner: str) -> dict[str, int]:
     """Entries of ``owner`` as the switches themselves count them. By network: its southbound and its datapath."""
-    return {name: len(await southbound.flows(datapath, owner)) for name, (southbound, datapath) in southbounds.items()}
+    return {name: len(await southbound.flows(datapath, owner))
+            for name, (southbound, datapath) in southbounds.items()}  # fmt: skip

@@ -124,24 +124,29 @@ class TcpMeter:
         self._settled = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._socket = socket_in(self.namespace, socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
+        self._socket = await self._open()
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        where = f"{self.target} port {self.port}"
-        try:
-            connect = asyncio.get_running_loop().sock_connect(self._socket, (str(self.target), self.port))
-            await asyncio.wait_for(connect, _CONNECT_SECONDS)
-        except TimeoutError:
-            self._socket.close()
-            raise TimeoutError(f"no TCP connection to {where} within {_CONNECT_SECONDS:g} s") from None
-        except BaseException as error:
-            self._socket.close()
-            if isinstance(error, OSError):
-                raise OSError(error.errno, f"no TCP connection to {where}: {error.strerror}") from None
-            raise
         self._sender = asyncio.create_task(self._send())
         self._receiver = asyncio.create_task(self._receive())
         return self
+
+    async def _open(self) -> socket.socket:
+        """The session's socket, which does not block."""
+        made = socket_in(self.namespace, socket.AF_INET, socket.SOCK_STREAM)
+        made.setblocking(False)
+        where = f"{self.target} port {self.port}"
+        try:
+            connect = asyncio.get_running_loop().sock_connect(made, (str(self.target), self.port))
+            await asyncio.wait_for(connect, _CONNECT_SECONDS)
+        except TimeoutError:
+            made.close()
+            raise TimeoutError(f"no TCP connection to {where} within {_CONNECT_SECONDS:g} s") from None
+        except BaseException as error:
+            made.close()
+            if isinstance(error, OSError):
+                raise OSError(error.errno, f"no TCP connection to {where}: {error.strerror}") from None
+            raise
+        return made
 
     async def __aexit__(self, *_: object) -> None:
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import IPv4Interface
 
-from followme.domain import Mac, Network, NetworkKind, mac_text
+from followme.domain import Mac, Network, NetworkKind
 from followme.lab import plan
 from followme.lab.base import (
     AIR,
@@ -26,6 +26,7 @@ from followme.lab.base import (
     Hypervisor,
     LabError,
     NetworkLab,
+    cable,
     rate_queue,
 )
 from followme.lab.client import Lease, dhcp
@@ -33,7 +34,6 @@ from followme.lab.delay import Delay
 from followme.lab.ovs import OpenVSwitch
 from followme.lab.plan import LabConfig
 from followme.system import needs, netns
-from followme.system.process import run
 
 __all__ = ["Host", "Hypervisor", "Lab", "LabConfig", "LabError", "Lease"]
 
@@ -87,13 +87,7 @@ class Lab(NetworkLab):
             await self.switch.add_port(network.name, f"{network.name}-router", network.uplink_port)
 
     async def _cable(self, namespace: str, name: str, switch_end: str, *, mac: Mac | None = None) -> None:
-        """A cable from a namespace to the switch's; the switch's end is up, the other is not yet."""
-        address = f"address {mac_text(mac)} " if mac else ""
-        peer = f"peer name {switch_end} netns {self.switch_namespace}"
-        await netns.ip(namespace, [f"link add name {name} {address}type veth {peer}"])
-        # The switch reads frames as they are: their checksums must be complete, and none longer than the MTU.
-        await run(["ethtool", "-K", name, "tx", "off"], namespace=namespace)
-        await netns.ip(self.switch_namespace, [f"link set dev {switch_end} up"])
+        await cable(self.switch_namespace, namespace, name, switch_end, mac=mac)
 
     async def _build_hypervisors(self) -> dict[str, Hypervisor]:
         centres = [network for network in self.networks if network.kind is NetworkKind.DATACENTRE]

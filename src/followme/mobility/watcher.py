@@ -22,7 +22,7 @@ from followme.mobility.detector import MoveChecks, Refusals
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager, Sighting, usable
 from followme.openflow import Output, PacketIn, PacketOut, Port, PortStatus
-from followme.openflow.constants import OFPP_TABLE, OFPPR_DELETE, OFPPS_LINK_DOWN
+from followme.openflow.constants import OFPP_TABLE, OFPPR_DELETE, OFPPS_LINK_DOWN, OFPR_NO_MATCH
 from followme.packets import PacketError, peek
 from followme.packets.arp import ARP_REPLY, Arp, parse_arp
 from followme.packets.dhcp_frames import is_client_frame, parse_client_frame
@@ -123,7 +123,9 @@ class Watcher:
                 elif protocol == 17 and is_client_frame(message.data):
                     self._dhcp(network, port, source, message.data)
                 else:
-                    self._sighted(network, port, source, ip_source, message.data)
+                    # A copy has gone on by itself; it must not be sent through the tables once more.
+                    missed = message.reason == OFPR_NO_MATCH
+                    self._sighted(network, port, source, ip_source, message.data if missed else b"")
             elif table == Table.FORWARD:
                 self._unaware_peer(IPv4Address(ip_source), IPv4Address(ip_target))
             elif table == Table.EGRESS:

@@ -160,7 +160,12 @@ class BarrierReply(Message):
 
 @record
 class RoleRequest(Message):
-    """Ask for a role among several controllers (7.3.9)."""
+    """Ask for a role among several controllers (6.3.4, 7.3.9).
+
+    To become master or slave takes a ``generation_id`` (64 bits, compared as they wrap around) that is not older
+    than the newest that the switch has seen, else it answers ``OFPET_ROLE_REQUEST_FAILED/OFPRRFC_STALE``. A slave's
+    flow-mods and packet-outs are answered by ``OFPET_BAD_REQUEST/OFPBRC_IS_SLAVE``.
+    """
 
     type: ClassVar[int] = of.OFPT_ROLE_REQUEST
     role: int = of.OFPCR_ROLE_NOCHANGE
@@ -172,7 +177,7 @@ class RoleRequest(Message):
 
 @record
 class RoleReply(Message):
-    """The role that this controller has (7.3.9)."""
+    """The role that this controller has (7.3.9), and the newest generation; 2**64 - 1 if there was none yet."""
 
     type: ClassVar[int] = of.OFPT_ROLE_REPLY
     role: int

@@ -52,6 +52,11 @@ class ReplicatedStore(Store):
         self._stop_watching()
         super().close()
 
+    @property
+    def failure(self) -> str:
+        """Why only ``restore`` can help: a commit was not kept, the bucket cannot be followed. "" if all is well."""
+        return "" if self._refusal == _STANDBY else self._refusal
+
     # --- a standby ----------------------------------------------------------------------------------------
 
     async def restore(self, kv: KeyValue) -> None:

@@ -14,6 +14,7 @@ from followme.continuity.southbound import Role
 from followme.domain import Network
 from followme.openflow import Output, PacketIn
 from followme.openflow import PacketOut as Packet
+from followme.openflow.constants import OFPCR_ROLE_SLAVE
 
 from .switch import Bench, Shared, Switch, rule, until
 
@@ -148,6 +149,7 @@ async def test_who_is_deposed_meanwhile_does_not_send_it(bench: Bench, slow: Slo
     switch.packet_in(b"first")
     await until(lambda: slow.waiting)
     southbound.step_down()
+    await until(lambda: switch.role == OFPCR_ROLE_SLAVE)  # which waits for no store
     slow.waiting[0].set_result(None)
     await southbound.take_over(2)
     assert southbound.role is Role.MASTER
@@ -165,5 +167,5 @@ async def test_a_standby_whose_store_has_failed_keeps_its_switches(bench: Bench,
     switch = Switch(1)
     switch.shared = Shared()
     await switch.connect(bench.port)
-    await until(lambda: switch.role == 3)
+    await until(lambda: switch.role == OFPCR_ROLE_SLAVE)
     assert bench.southbound.attending(1)

@@ -167,10 +167,12 @@ async def test_after_a_commit_that_was_not_kept_it_takes_no_writes_until_it_is_r
     with pytest.raises(OSError, match="no room"):
         await waiting
     bucket.broken = False
+    assert "no room" in store.failure
     for _ in range(2):
         with pytest.raises(StoreError, match="not kept: no room"):
             store.put_fact("more", b"1")
     await store.restore(bucket)
+    assert store.failure == ""
     assert list(store.facts()) == [("kept", b"1")]
     await store.lead(2)
     store.put_fact("more", b"1")
@@ -235,6 +237,7 @@ async def test_what_no_store_has_written_is_refused_by_name(key: str, value: byt
     standby = await restored(bucket)
     bucket._write(key, value)
     await asyncio.sleep(0.01)
+    assert key in standby.failure
     with pytest.raises(StoreError, match=f"cannot be followed: {key}"):
         await standby.lead(1)
 

@@ -1,9 +1,11 @@
 /* The service in the lab guest, and its first process: echoes TCP and UDP on port 7 (RFC 862), and can write to
- * memory at a set pace, so that live migration has something to copy.
+ * memory at a set pace, so that live migration has something to copy. A datagram "ADDRESS PORT" to port 8 has it
+ * open a TCP session to there, on which it echoes too.
  *
  *   guest ADDRESS DIRTY_KIB_PER_S DIRTY_SET_KIB
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,6 +20,7 @@
 #include <unistd.h>
 
 #define PORT 7
+#define DIAL_PORT 8
 #define PAGE 4096
 #define TICK_MS 10
 #define BUFFER 16384
@@ -54,12 +57,12 @@ static void dirty(long kib_per_s, long set_kib) {
     }
 }
 
-static int bound_socket(int type) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(PORT)};
+static int bound_socket(int type, int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
     int one = 1, fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
     if (fd < 0) die("socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) die("bind to port 7");
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) die("bind to a port");
     if (type == SOCK_STREAM && listen(fd, 512) < 0) die("listen");
     return fd;
 }
@@ -69,18 +72,37 @@ static void watch(int poll, int operation, int fd, unsigned events, void *what) 
     if (epoll_ctl(poll, operation, fd, &event) < 0) die("epoll_ctl");
 }
 
+static void serve(int poll, int fd) {
+    int one = 1;
+    struct connection *made = malloc(sizeof *made);
+    if (!made) {
+        close(fd);
+        return;
+    }
+    made->fd = fd;
+    made->start = made->end = 0;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    watch(poll, EPOLL_CTL_ADD, fd, EPOLLIN, made);
+}
+
 static void accept_all(int poll, int listener) {
-    int fd, one = 1;
-    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-        struct connection *made = malloc(sizeof *made);
-        if (!made) {
-            close(fd);
-            continue;
-        }
-        made->fd = fd;
-        made->start = made->end = 0;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        watch(poll, EPOLL_CTL_ADD, fd, EPOLLIN, made);
+    int fd;
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) serve(poll, fd);
+}
+
+static void dial(int poll, int orders) {
+    char text[64], host[32];
+    int port;
+    ssize_t got;
+    while ((got = recv(orders, text, sizeof text - 1, 0)) >= 0) {
+        struct sockaddr_in address = {.sin_family = AF_INET};
+        text[got] = 0;
+        if (sscanf(text, "%31s %d", host, &port) != 2 || !inet_pton(AF_INET, host, &address.sin_addr)) continue;
+        address.sin_port = htons((unsigned short)port);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        if (fd < 0) continue;
+        if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) close(fd);
+        else serve(poll, fd);
     }
 }
 
@@ -129,10 +151,12 @@ int main(int count, char **argument) {
     signal(SIGPIPE, SIG_IGN);
     if (atol(argument[2]) > 0 && fork() == 0) dirty(atol(argument[2]), atol(argument[3]));
 
-    int stream = bound_socket(SOCK_STREAM), datagram = bound_socket(SOCK_DGRAM), poll = epoll_create1(0);
+    int stream = bound_socket(SOCK_STREAM, PORT), datagram = bound_socket(SOCK_DGRAM, PORT);
+    int orders = bound_socket(SOCK_DGRAM, DIAL_PORT), poll = epoll_create1(0);
     if (poll < 0) die("epoll");
     watch(poll, EPOLL_CTL_ADD, stream, EPOLLIN, &stream);
     watch(poll, EPOLL_CTL_ADD, datagram, EPOLLIN, &datagram);
+    watch(poll, EPOLL_CTL_ADD, orders, EPOLLIN, &orders);
     printf("followme: ready %s\n", argument[1]);
     fflush(stdout);
 
@@ -142,6 +166,7 @@ int main(int count, char **argument) {
         for (int i = 0; i < n; i++) {
             if (ready[i].data.ptr == &stream) accept_all(poll, stream);
             else if (ready[i].data.ptr == &datagram) echo_datagrams(datagram);
+            else if (ready[i].data.ptr == &orders) dial(poll, orders);
             else echo_stream(poll, ready[i].data.ptr);
         }
     }
