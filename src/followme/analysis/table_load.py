@@ -6,7 +6,7 @@ any of the S networks alike; k is drawn from ``peers``. Nodes are independent. W
 the manipulator makes of it (``rules.ours``): at home, as home of one that is away, as the place where it is, as a
 correspondent.
 
-Exact: the mean and the variance of each switch's entries; in a sample, how many nodes have their home in each
+Exact: the first three moments of each switch's entries; in a sample, how many nodes have their home in each
 network and are away (jointly, multinomial and binomial), what the nodes that are in a network cost it (each node's
 own number of networks told), and how many correspondents' entries each switch has, given the former. Not drawn
 jointly, each switch's own distribution being right: correspondents' entries with the networks told that they come
@@ -23,8 +23,7 @@ from math import exp, lgamma, log
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
-from scipy.stats import norm
+from scipy.special import gammaincc, ndtri
 
 from followme.analysis import rules
 
@@ -34,6 +33,7 @@ Ints = npt.NDArray[np.int64]
 PEERS = ("fixed", "poisson", "geometric")
 MOST_PEERS = 200.0
 _TAIL = 1e-14
+_LEAST_SKEW = 1e-3
 _CHUNK = 1 << 22
 _MOST_DRAWS = 200_000_000
 """More draws than this for one class of nodes take too long: the sums are then drawn as normal ones."""
@@ -149,23 +149,27 @@ def sizes(networks: int, uneven: float) -> Floats:
     return share
 
 
-def moments(populations: Sequence[Population], share: Floats, alike: int = 1) -> tuple[Floats, Floats]:
-    """Mean and variance (len(share),) of each switch's entries; ``alike`` networks have each of the shares."""
+def moments(populations: Sequence[Population], share: Floats, alike: int = 1) -> tuple[Floats, Floats, Floats]:
+    """Mean, variance and third central moment (len(share),) of each switch's entries; ``alike`` networks have each of
+    the shares."""
     price, networks = costs(), len(share) * alike
     visited = _visited(share, share, alike)
-    mean, variance = np.full(len(share), float(price.switch)), np.zeros(len(share))
+    mean = np.full(len(share), float(price.switch))
+    variance, third = np.zeros(len(share)), np.zeros(len(share))
     for one in populations:
         values, chance = abroad(one.peers, one.kind, networks)
-        first, second = float(values @ chance), float((values**2) @ chance)
-        here = one.away * visited
         told = one.away * (1.0 - share - visited) * one.reaches(networks)
-        at_home, gone = share * (1.0 - one.away), share * one.away
-        each = at_home * price.at_home + gone * price.home + here * first + told * price.correspondent
-        square = (at_home * price.at_home**2 + gone * price.home**2 + here * second
-                  + told * price.correspondent**2)  # fmt: skip
-        mean += one.nodes * each
-        variance += one.nodes * (square - each**2)
-    return mean, np.maximum(variance, 0.0)
+        # What one node costs the switch, to the first three powers.
+        raw = [
+            share * (1.0 - one.away) * price.at_home**power + share * one.away * price.home**power
+            + one.away * visited * float(values.astype(np.float64) ** power @ chance)
+            + told * price.correspondent**power
+            for power in (1, 2, 3)
+        ]  # fmt: skip
+        mean += one.nodes * raw[0]
+        variance += one.nodes * (raw[1] - raw[0] ** 2)
+        third += one.nodes * (raw[2] - 3.0 * raw[0] * raw[1] + 2.0 * raw[0] ** 3)
+    return mean, np.maximum(variance, 0.0), third
 
 
 def sample(populations: Sequence[Population], share: Floats, seed: int = 0) -> tuple[Ints, bool]:
@@ -188,13 +192,17 @@ def sample(populations: Sequence[Population], share: Floats, seed: int = 0) -> t
 
 
 def over(populations: Sequence[Population], networks: int, uneven: float, table: int) -> float:
-    """How many switches are expected to need more entries than ``table``, each taken for normal (of many nodes)."""
+    """How many switches are expected to need more entries than ``table``. Each has a gamma distribution's tail with its
+    three moments: sums over many nodes are nearly normal, but far out their skewness counts."""
     share, alike = sizes(networks, uneven), 1
     if not uneven:
         share, alike = share[:1], networks
-    mean, variance = moments(populations, share, alike)
+    mean, variance, third = moments(populations, share, alike)
     spread = np.sqrt(np.maximum(variance, 1e-12))
-    return alike * float(norm.sf((table + 0.5 - mean) / spread).sum())
+    skew = np.maximum(third / spread**3, _LEAST_SKEW)
+    shape = 4.0 / skew**2
+    away = (table + 0.5 - mean) / spread
+    return alike * float(gammaincc(shape, np.maximum(shape + 2.0 * away / skew, 0.0)).sum())
 
 
 def _visited(share: Floats, homes: Floats, alike: int = 1) -> Floats:

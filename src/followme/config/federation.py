@@ -67,9 +67,16 @@ BusField = Annotated[str, AfterValidator(_bus)]
 
 
 class FederatedNetworkSection(NetworkSection):
-    """A network of ours. ``hypervisor_port`` is the port behind which the machines of its host's agent are."""
+    """A network of ours. ``hypervisor_port`` is the port behind which the machines of its host's agent are,
+    ``hypervisor_host`` the name that the agent has on the bus (the network's, if none is given)."""
 
     hypervisor_port: Port | None = None
+    hypervisor_host: DomainName | None = None
+
+    @property
+    def host_name(self) -> str | None:
+        """On the bus; ``None`` where no machines are."""
+        return None if self.hypervisor_port is None else self.hypervisor_host or self.name
 
     @property
     def runs_machines(self) -> bool:
@@ -190,6 +197,8 @@ def _contradictions(file: FederatedFile) -> Iterator[str]:
         for what in ("host", "offer", "uplink_bit_s"):
             if getattr(one, what) is not None:
                 yield f"networks[{index}].{what}: has no effect in a federation; {_INSTEAD[what]}"
+        if one.hypervisor_host is not None and one.hypervisor_port is None:
+            yield f"networks[{index}].hypervisor_host: has no effect without hypervisor_port"
         if one.hypervisor_port is not None and one.hypervisor_port == one.uplink.port:
             yield f"networks[{index}].hypervisor_port: {one.hypervisor_port} is the uplink's port"
         if one.hypervisor_port is not None and one.kind is not NetworkKind.DATACENTRE:

@@ -34,7 +34,7 @@ class Fenced(KvError):
 
 
 class Full(KvError):
-    """No room for it (disk, memory or the bucket's own limit): nothing was written."""
+    """No room (disk, memory or the bucket's own limit) for it, or for one that was submitted before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ class JetStreamKeyValue:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            while self._waiting and len(self._flying) < _WINDOW:
+            while self._writable and self._waiting and len(self._flying) < _WINDOW:
                 key, value, future = self._waiting.popleft()
                 headers = {_EXPECTED: str(self._last)}
                 if value is None:

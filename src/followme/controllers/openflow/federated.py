@@ -185,6 +185,14 @@ class FederatedController(Edge):
             old = Placement(name, place.network, 0, place.locator, 0)
             await quiet(self.southbound, network.datapath, name, old)
 
+    def where(self, identifier: IPv4Address) -> str | None:
+        """The network where the node is, as far as this domain knows."""
+        view = self.federate.view(identifier)
+        if view is not None and view.mapping is not None:
+            return view.mapping.here.network
+        name = self.shared.name_of(identifier)
+        return None if name is None else self.redirect.bindings[name].here.network
+
     # ---- what hosts' agents ask for
 
     async def left(self, identifier: IPv4Address) -> None:
@@ -201,7 +209,9 @@ class FederatedController(Edge):
     async def arrived(self, host: str, request: HostRequest) -> None:
         """A machine runs at a host of ours, and no migration says so: home hears of it. ``FederationError``."""
         if (network := self.networks.get(request.network)) is None or not network.ours:
-            raise FederationError(f"host {host}: {request.network} is not a network of {self.config.file.federation.domain}")
+            raise FederationError(f"host {host}: {request.network} is not a network of this domain")
+        if self.where(request.identifier) == request.network:
+            return
         if (reason := await self._claim(request.identifier, request.mac, request.network)) is not None:
             raise FederationError(f"{request.identifier} at {request.network}: {reason}")
 

@@ -21,6 +21,7 @@ from followme.continuity.southbound import Handlers, Role, Southbound, SwitchErr
 from followme.controllers.events import Happening
 from followme.controllers.openflow.edge import listen
 from followme.controllers.openflow.federated import FederatedController
+from followme.domain import NodeKind
 from followme.federation.bus import Bus, BusError
 from followme.federation.engine import Engine, LeaseLost
 from followme.federation.federate import Federate
@@ -33,6 +34,7 @@ from followme.federation.nats import NatsBus
 from followme.federation.nats_accounts import bucket_of, lease_bucket_of
 from followme.federation.nats_connection import NatsAccess
 from followme.federation.nats_kv import JetStreamKeyValue
+from followme.federation.orders import OrderBus, OrderDesk
 from followme.federation.registry import Domain, Registry
 from followme.federation.signing import Ed25519Signer, public_key_of
 from followme.store import Store, StoreError
@@ -67,6 +69,8 @@ class Instance:
             name: Domain(name, networks[name], public[name]) for name in networks})  # fmt: skip
         self.signer = Ed25519Signer(self._private, public)
         self._hub = hub or MemoryHub()
+        self._machines = {node.name: node.identifier for node in config.nodes if node.kind is NodeKind.MACHINE}
+        self._hosts = {one.name: one.host_name for one in config.file.networks}
         self.port = 0
         self.controller: FederatedController | None = None
         self.engine: Engine | None = None
@@ -143,6 +147,8 @@ class Instance:
     ) -> None:  # fmt: skip
         federate = Federate(self.registry, self.signer, store.facts())
         controller = FederatedController(self.config, federate, store, southbound)
+        desk = OrderDesk(self.registry, bus, self._machines.get, controller.where, self._hosts.get)
+        bus = OrderBus(bus, desk)
         controller.watchers.add(self._watch)
         engine = controller.engine = Engine(federate, bus, store, controller, epoch, valid=valid)
         deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
