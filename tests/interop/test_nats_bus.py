@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.interop.nats_lab import nats, needs_nats, until
 
 from followme.federation.bus import MAX_PAYLOAD, BusError, NoAnswer, TooLarge, Unreachable
 from followme.federation.nats import NatsBus
 from followme.federation.nats_accounts import Login, bucket_of
-
-from tests.interop.nats_lab import nats, needs_nats, until
 
 pytestmark = needs_nats
 
@@ -199,7 +198,7 @@ async def test_a_server_that_forgets_us_and_lets_us_in_again(tmp_path: Path) -> 
         await server.kill()
         server.configure(right.replace(lab.logins["alpha"].controller.password, "another"))
         await server.start()
-        with pytest.raises(BusError, match="away|answer"):
+        with pytest.raises(BusError, match=r"away|answer"):
             await alpha.request("beta", b"?", 0.5)
         await server.kill()
         server.configure(right)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.interop.nats_lab import nats, needs_nats, until
+from tests.unit.federation.kv_contract import CONTRACT, Open, following
 
 from followme.federation.kv import Entry, Full, KeyValue, KvError
 from followme.federation.nats_accounts import MIB, lease_bucket_of
 from followme.federation.nats_kv import JetStreamKeyValue
-from tests.interop.nats_lab import nats, needs_nats, until
-from tests.unit.federation.kv_contract import CONTRACT, Open, following
+from followme.system.process import ProcessError, run
 
 pytestmark = needs_nats
 
@@ -178,7 +178,7 @@ async def test_a_disk_that_is_full_loses_nothing_that_was_acknowledged(tmp_path:
         assert acknowledged
         (server,) = lab.servers
         await server.stop()
-        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        await run(["mount", "-o", "remount,size=200m", disk])
         await server.start()
         await _take_over(kv, 1)
         found = await kv.load()
@@ -190,13 +190,14 @@ async def test_a_disk_that_is_full_loses_nothing_that_was_acknowledged(tmp_path:
 @asynccontextmanager
 async def _tiny_disk(path: Path) -> AsyncIterator[Path]:
     path.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(path)], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+    try:
+        await run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", path])
+    except ProcessError as error:
+        pytest.skip(f"no tmpfs can be mounted here: {error}")
     try:
         yield path
     finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
+        await run(["umount", "-l", path])
 
 
 async def test_instances_share_one_bucket_however_they_come(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from followme.system.process import Child
 from tests.interop.nats_lab import Nats, nats, needs_nats
+
+from followme.system.process import Child
 
 pytestmark = needs_nats
 TAKEOVER_S = 3.0

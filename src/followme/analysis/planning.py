@@ -150,18 +150,27 @@ class Plan:
 
 def plan(demand: Demand, limits: Limits, seed: int = 0) -> Plan:
     """``ValueError`` if no number of switches or controllers is enough."""
-    switches = switches_for(demand, limits.table)
+    switches, needs = _needs(demand, limits)
+    decided_by = max(needs, key=lambda name: needs[name])
     share = sizes(switches, demand.uneven)
     entries, exact = sample(demand.populations, share, seed)
     mean = float(moments(demand.populations, share)[0].mean())
-    needs = _controllers(demand, limits, switches)
-    decided_by = max(needs, key=lambda name: needs[name])
-    controllers = needs[decided_by]
-    if controllers > switches:
-        raise ValueError(f"{controllers} controllers are needed for {switches} networks, which cannot be shared "
-                         f"between them: a controller does too little ({decided_by})")  # fmt: skip
-    return Plan(demand, limits, switches, mean, entries, exact, controllers, decided_by, needs,
-                sum(demand.moves_s), _messages_s(demand, controllers))  # fmt: skip
+    return Plan(demand, limits, switches, mean, entries, exact, needs[decided_by], decided_by, needs,
+                sum(demand.moves_s), _messages_s(demand, needs[decided_by]))  # fmt: skip
+
+
+def _needs(demand: Demand, limits: Limits) -> tuple[int, dict[str, int]]:
+    """Switches, and the controllers that each limit asks for. A network has one controller: where more controllers
+    than networks are needed, the networks are cut smaller."""
+    switches = switches_for(demand, limits.table)
+    while True:
+        needs = _controllers(demand, limits, switches)
+        most = max(needs.values())
+        if most <= switches:
+            return switches, needs
+        if most > MOST_SWITCHES:
+            raise ValueError(f"{most} controllers, and as many networks: a controller does too little")
+        switches = most
 
 
 def switches_for(demand: Demand, table: int) -> int:
@@ -256,8 +265,8 @@ def sweep(demand: Demand, limits: Limits, users: Sequence[int]) -> list[tuple[in
     for number in users:
         one = Demand(number, *(getattr(demand, each.name) for each in fields(demand)[1:]))
         try:
-            switches = switches_for(one, limits.table)
-            found.append((number, switches, max(_controllers(one, limits, switches).values())))
+            switches, needs = _needs(one, limits)
+            found.append((number, switches, max(needs.values())))
         except ValueError:
             continue
     return found

@@ -150,8 +150,8 @@ def sizes(networks: int, uneven: float) -> Floats:
 
 
 def moments(populations: Sequence[Population], share: Floats, alike: int = 1) -> tuple[Floats, Floats, Floats]:
-    """Mean, variance and third central moment (len(share),) of each switch's entries; ``alike`` networks have each of
-    the shares."""
+    """Mean, variance and third central moment (len(share),) of each switch's entries; ``alike`` networks have each
+    of the shares."""
     price, networks = costs(), len(share) * alike
     visited = _visited(share, share, alike)
     mean = np.full(len(share), float(price.switch))
@@ -192,8 +192,8 @@ def sample(populations: Sequence[Population], share: Floats, seed: int = 0) -> t
 
 
 def over(populations: Sequence[Population], networks: int, uneven: float, table: int) -> float:
-    """How many switches are expected to need more entries than ``table``. Each has a gamma distribution's tail with its
-    three moments: sums over many nodes are nearly normal, but far out their skewness counts."""
+    """How many switches are expected to need more entries than ``table``. Each has a gamma distribution's tail with
+    its three moments: sums over many nodes are nearly normal, but far out their skewness counts."""
     share, alike = sizes(networks, uneven), 1
     if not uneven:
         share, alike = share[:1], networks

@@ -24,6 +24,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end; what may go wrong on a healthy program becomes one line and exit code 1."""
     from followme.config.keys import KeyFileError
     from followme.continuity.southbound import SwitchError
+    from followme.federation.bus import BusError
+    from followme.federation.engine import FederationError
     from followme.lab.client import DhcpError
     from followme.lab.guest import GuestError
     from followme.lab.topology import LabError
@@ -41,7 +43,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         raise typer.Exit(128 + number) from None
     except (
         SwitchError, DhcpError, GuestError, LabError, MigrationError, StoreError, ProcessError, ChannelError,
-        KeyFileError, OSError, RuntimeError,
+        KeyFileError, BusError, FederationError, OSError, RuntimeError,
     ) as error:  # fmt: skip
         failed(" ".join(str(error).split()))
 

@@ -174,6 +174,8 @@ class Channel(asyncio.Protocol):
     def demote(self, error: SwitchError) -> None:
         """It is not ours to write to any more: who waits for an answer of it gets ``error``."""
         self.served = self.settled = False
+        self.refused_rules = 0
+        self._refused.clear()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():

@@ -31,7 +31,9 @@ from .nouns import Mapping
 from .outputs import Attached, Done, IsDenied, IsReady, NotAttached
 
 ASKED, READY = "asked", "ready"
-_PHASES: Final[dict[str, type[Flipped] | type[Released] | type[Aborted]]] = {"flipped": Flipped, "released": Released, "aborted": Aborted}
+_PHASES: Final[dict[str, type[Flipped] | type[Released] | type[Aborted]]] = {
+    "flipped": Flipped, "released": Released, "aborted": Aborted,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -175,7 +177,8 @@ class Conductor:
         if known is None or sent not in known.phases:
             return
         reason = answer.reason if isinstance(answer, Refused) else ""
-        done, known.phases = known.phases[: known.phases.index(sent) + 1], known.phases[known.phases.index(sent) + 1 :]
+        upto = known.phases.index(sent) + 1
+        done, known.phases = known.phases[:upto], known.phases[upto:]
         if reason or (sent != "flipped" and not known.phases):
             self._end(key)
         else:

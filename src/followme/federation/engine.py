@@ -33,6 +33,8 @@ MAX_WAITING = 32 * MAX_ORDERS
 """Orders of other domains that wait for a turn; frames beyond that are dropped, and come again."""
 REQUEST_S = 2.0
 """How long the answer to a frame may take; its orders then count as not answered."""
+TURN_S = 0.05
+"""How long a turn may go on taking what waits: the lease must be renewed, and the bus answered, in between."""
 PREPARE_S, PHASE_S = 10.0, 30.0
 
 
@@ -268,7 +270,8 @@ class Engine:
         self.counted["orders out"] += len(orders)
         try:
             self._check_lease()
-            epoch, found = decode_answers(await self._bus.request(to, encode_orders(self._epoch, orders), REQUEST_S))
+            frame = encode_orders(self._epoch, orders)
+            epoch, found = decode_answers(await self._bus.request(to, frame, REQUEST_S))
             if epoch < self._epochs.get(to, 0):
                 raise NoAnswer(f"epoch {epoch} of {to} is over")
             if len(found) != len(orders):
@@ -306,7 +309,7 @@ class Engine:
                     task = asyncio.ensure_future(self._finish(turn))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
-                    await asyncio.sleep(0)  # it reads the views now, before another turn changes them
+                await asyncio.sleep(0)  # it reads the views now, before another turn changes them
         except Exception as error:
             log.warning("the engine of %s stops: %s", self._bus.domain, error)
             self._fail(f"the controller stops: {error}")
@@ -327,15 +330,17 @@ class Engine:
         now = self._clock()
         self.counted["turns"] += 1
         turn = _Turn([], [], [])
-        events, self._events = self._events, deque()
-        for event in events:
-            event(now)
-        taken = 0
-        while self._asked and taken < 4 * MAX_ORDERS:
-            asked = self._asked.popleft()
-            taken += len(asked.orders)
-            turn.asked.append((asked, [self.federate.receive(asked.sender, order, now) for order in asked.orders]))
-        self._waiting -= taken
+        enough = time.monotonic() + TURN_S
+        while self._events or self._asked:
+            if self._events:
+                self._events.popleft()(now)
+            if self._asked:
+                asked = self._asked.popleft()
+                self._waiting -= len(asked.orders)
+                answers = [self.federate.receive(asked.sender, order, now) for order in asked.orders]
+                turn.asked.append((asked, answers))
+            if time.monotonic() > enough:
+                break
         at = self.federate.next_timer()
         if at is not None and at <= now:
             self.federate.timer(now)

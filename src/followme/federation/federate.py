@@ -58,7 +58,7 @@ class Federate:
         for key, fact in facts:
             self._restore(key, fact)
         self._held.restored()
-        for identifier in self._home.records:
+        for identifier in self._home.unfinished():
             self._home.resume(identifier)
             self._moves.resume(identifier)
         self._conductor.resume()
@@ -114,7 +114,7 @@ class Federate:
         record = self._home.records.get(int(identifier))
         if record is None or not self._home.tell(identifier, network):
             self._desk.effect(CannotPass(identifier, network, "the node is not away, or no such network"))
-        elif self._home.confirmed(record, network):
+        elif self._home.holders.confirmed(record, network):
             self._desk.effect(Passes(identifier, network))
 
     def quiet(self, identifier: IPv4Address, place: Place) -> None:
@@ -219,7 +219,7 @@ class Federate:
         told = frozenset(record.told)
         if record.mapping.here.network != record.mapping.card.home:
             told |= {record.mapping.card.home}
-        telling = frozenset(network for network in told if not self._home.confirmed(record, network))
+        telling = frozenset(network for network in told if not self._home.holders.confirmed(record, network))
         return View(record.mapping, told, telling, reserved)
 
     def _mapping(self, key: int) -> Mapping | None:

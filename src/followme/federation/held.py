@@ -73,13 +73,11 @@ class Holdings:
 
     def restored(self) -> None:
         """All facts have been read: the pools know what is given, and tombstones get their time."""
-        for identifier in self.records:
-            record = self.records.get(identifier)
-            if record is None:
-                continue
-            if record.mapping is not None:
-                self.names[record.mapping.card.name] = identifier
-            for locator, (network, _) in record.given.items():
+        for identifier, fact in self.records.facts():
+            name, given = records.held_head(fact)
+            if name:
+                self.names[name] = identifier
+            for locator, (network, _) in given.items():
                 if self._desk.registry.mine(network):
                     self.pools.restore(network, locator)
         self.pools.restored()

@@ -7,13 +7,14 @@ when all have confirmed a version without it. ``moves.py`` says when a node move
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 from . import records
 from .desk import Desk
 from .held import MAX_TOLD
+from .holders import Holders
 from .messages import Accepted, Answer, Denied, Held, Quiet, Ready, Refused, Told, Update
 from .nouns import Card, Place
 from .nouns import Mapping as NodeMapping
@@ -27,6 +28,7 @@ class Home:
 
     def __init__(self, desk: Desk, names: dict[str, int]) -> None:
         self.records: Table[HomeRecord] = Table("n", HomeRecord.encode, records.home_record)
+        self.holders = Holders(desk)
         self._desk = desk
         self._registry = desk.registry
         self._me = desk.me
@@ -95,13 +97,7 @@ class Home:
             record.began = before.version
         record.holders.setdefault(self._me, 0)
         for network in places.values():
-            self.hold(record, network)
-
-    def hold(self, record: HomeRecord, network: str, version: int = 0) -> None:
-        """The network's domain is a holder, with ``version`` confirmed if it was none."""
-        owner = self._registry.owner_of_network(network)
-        if owner is not None and record.holders.get(owner, 0) == 0:
-            record.holders[owner] = version
+            self.holders.hold(record, network)
 
     def tell(self, identifier: IPv4Address, network: str) -> bool:
         """Somebody in ``network`` speaks to the node, and does not know where it is; whether it is being told."""
@@ -119,32 +115,6 @@ class Home:
         self.records.put(key, record)
         self.advance(key, record)
         return True
-
-    def confirmed(self, record: HomeRecord, network: str) -> bool:
-        """Whether nodes in ``network`` can be spoken to from where the node is."""
-        if network not in record.told and network != record.mapping.card.home:
-            return False
-        since = record.listed.get(int(record.mapping.here.locator), 0)
-        return record.holders.get(self._registry.owner_of_network(network) or "", 0) >= max(since, 1)
-
-    def merge(self, record: HomeRecord, told: Mapping[str, int]) -> bool:
-        """A foreign domain has told these; whether that is news."""
-        news = False
-        for network, version in told.items():
-            owner = self._registry.owner_of_network(network)
-            if owner is None or network == record.mapping.card.home or len(record.told) >= MAX_TOLD:
-                continue
-            if version <= record.began:
-                version = 0  # an answer that is late: it was said when the node was away before
-            if owner not in record.holders:
-                record.holders[owner] = min(version, record.mapping.version)
-            elif network not in record.told and version == 0:
-                record.holders[owner] = 0
-            elif network in record.told:
-                continue
-            record.told.add(network)
-            news = True
-        return news
 
     def advance(self, key: int, record: HomeRecord) -> None:
         """What can be done now is done: drop quiet places, let a prepared move go, tell who does not know."""
@@ -164,7 +134,7 @@ class Home:
                 record.owed[target] = record.mapping.version  # it learns at once who knows the new place
             self.records.put(key, record)
             self.send_ready(record)
-        for domain in self._settled(record, settled):
+        for domain in self.holders.done(record, settled):
             del record.holders[domain]
             self.records.put(key, record)
             self._desk.cancel(("u", domain, key))
@@ -174,7 +144,7 @@ class Home:
             record.listed.clear()
             self.records.put(key, record)
         for domain in record.holders:
-            self._push(key, record, domain, settled)
+            self.holders.push(key, record, domain, settled)
 
     def send_ready(self, record: HomeRecord) -> None:
         move, identifier = record.move, record.mapping.identifier
@@ -188,47 +158,6 @@ class Home:
         identifier = record.mapping.identifier
         self._desk.send(("denied", int(identifier), migration), by, Denied(identifier, migration, reason), True)
 
-    def _settled(self, record: HomeRecord, settled: int) -> list[str]:
-        """Holders that need not hold it any more, and know that; correspondents only when it is at home again."""
-        mapping = record.mapping
-        if mapping.settled_home and settled >= mapping.version and record.move is None:
-            record.told.clear()
-        needed = {self._registry.owner_of_network(place.network) for place in mapping.places}
-        needed.update(map(self._registry.owner_of_network, record.told))
-        return [domain for domain, version in record.holders.items()
-                if domain not in needed and domain != self._me and domain not in record.owed
-                and version >= mapping.version]  # fmt: skip
-
-    def _push(self, key: int, record: HomeRecord, domain: str, settled: int) -> None:
-        """Send the domain what it does not know yet, unless that is under way."""
-        mapping = record.mapping
-        owed = record.owed.get(domain)
-        free = owed is not None and settled >= owed
-        repeat_key = ("u", domain, key)
-        if record.holders[domain] >= mapping.version and not free:
-            self._desk.cancel(repeat_key)
-            return
-        networks = self._networks_of(record, domain)
-        tag = (mapping.version, networks, free)
-        if self._desk.waits(repeat_key) != tag:
-            order = Update(mapping, networks, free, self._told_for(record, domain))
-            self._desk.send(repeat_key, domain, order, tag)
-
-    def _networks_of(self, record: HomeRecord, domain: str) -> tuple[str, ...]:
-        owner = self._registry.owner_of_network
-        return tuple(sorted([network for network in record.told if owner(network) == domain]))
-
-    def _told_for(self, record: HomeRecord, domain: str) -> tuple[str, ...]:
-        """The networks to which the node may speak at once from its places in ``domain``."""
-        mapping, owns = record.mapping, self._registry.owns
-        mine = [place for place in (mapping.here, mapping.arriving) if place and owns(domain, place.network)]
-        if not mine or domain == self._me:
-            return ()
-        since = max(record.listed[int(place.locator)] for place in mine)
-        owner, holders = self._registry.owner_of_network, record.holders
-        networks: Iterable[str] = (*sorted(record.told), mapping.card.home)
-        return tuple([one for one in networks if holders.get(owner(one) or "", 0) >= since])
-
     # What others say
 
     def told(self, sender: str, order: Told) -> Answer:
@@ -237,7 +166,7 @@ class Home:
             return Accepted()  # at home again: what they were told then, they will drop
         if sender not in record.holders:
             return self._desk.refuse("sender is no holder")
-        if self.merge(record, order.told):
+        if self.holders.merge(record, order.told):
             self.records.put(int(order.identifier), record)
             self.advance(int(order.identifier), record)
         return Accepted(record.mapping.version)
@@ -247,8 +176,9 @@ class Home:
         record = self.records.get(key)
         if not self._registry.owns(sender, order.place.network):
             return self._desk.refuse("sender does not own the network")
-        if record is not None and order.place in record.mapping.old and int(order.place.locator) not in record.quiet:
-            record.quiet.add(int(order.place.locator))
+        locator = int(order.place.locator)
+        if record is not None and order.place in record.mapping.old and locator not in record.quiet:
+            record.quiet.add(locator)
             self.records.put(key, record)
             self.advance(key, record)
         return Accepted()
@@ -263,12 +193,19 @@ class Home:
             return self._desk.refuse("sender is no holder")
         if any(not self._registry.mine(network) for network in order.networks):
             return self._desk.refuse("not a network of this domain")
-        # Our own order for them is overtaken: that all of us know it, this answer says.
-        if sender != self._me and record.holders and self.merge(record, dict.fromkeys(order.networks, 1)):
-            self.records.put(key, record)
-            self.advance(key, record)
+        news = set(order.networks) - record.told - {record.mapping.card.home}
+        if sender != self._me and record.holders and news:
+            if not self._made_here(order.mapping):
+                return self._desk.refuse("bad signature")
+            # This answer says that they know it: no order of our own is needed.
+            if self.holders.merge(record, dict.fromkeys(sorted(news), order.mapping.version)):
+                self.records.put(key, record)
+                self.advance(key, record)
         self._desk.effect(Changed(order.identifier))
         return Held(record.mapping.version)
+
+    def _made_here(self, mapping: NodeMapping) -> bool:
+        return self._desk.signer.verify(self._me, mapping.canonical(), mapping.signature)
 
     def update_answered(self, to: str, order: Update, answer: Answer | None) -> None:
         key = int(order.identifier)
@@ -280,10 +217,10 @@ class Home:
         self._desk.settle(repeat_key, order)
         if to not in record.holders:
             return
-        before = {network for network in record.told if self.confirmed(record, network)}
-        at_home = self.confirmed(record, record.mapping.card.home)
-        self.merge(record, answer.told)
-        if set(self._networks_of(record, to)) <= set(order.networks):
+        before = {network for network in record.told if self.holders.confirmed(record, network)}
+        at_home = self.holders.confirmed(record, record.mapping.card.home)
+        self.holders.merge(record, answer.told)
+        if set(self.holders.networks_of(record, to)) <= set(order.networks):
             # What it holds cannot be newer than what we made, whatever it says.
             version = min(max(answer.version, order.mapping.version), record.mapping.version)
             record.holders[to] = max(record.holders[to], version)
@@ -298,8 +235,9 @@ class Home:
         here = record.mapping.here.network
         if here == record.mapping.card.home or not self._registry.mine(here):
             return
-        now = [network for network in record.told if network not in before and self.confirmed(record, network)]
-        if not at_home and self.confirmed(record, record.mapping.card.home):
+        confirmed = self.holders.confirmed
+        now = [network for network in record.told if network not in before and confirmed(record, network)]
+        if not at_home and self.holders.confirmed(record, record.mapping.card.home):
             now.append(record.mapping.card.home)
         if now:
             self._desk.effect(Changed(record.mapping.identifier))
@@ -317,12 +255,22 @@ class Home:
             record.denials.remove((to, order.migration, order.reason))
             self.records.put(int(order.identifier), record)
 
+    def unfinished(self) -> list[int]:
+        """After a restart: names are known again; the identifiers for which there is something to do."""
+        found = []
+        for key, fact in self.records.facts():
+            name, unfinished = records.home_head(fact)
+            if name:
+                self._names[name] = key
+            if unfinished:
+                found.append(key)
+        return found
+
     def resume(self, key: int) -> None:
-        """After a restart: what was not answered is sent again."""
+        """What was not answered is sent again."""
         record = self.records.get(key)
         if record is None:
             return
-        self._names[record.mapping.card.name] = key
         identifier = record.mapping.identifier
         for by, migration, reason in record.denials:
             self._desk.send(("denied", key, migration), by, Denied(identifier, migration, reason), True)

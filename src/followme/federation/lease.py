@@ -135,7 +135,8 @@ class Lease:
             value = Holder(self._epoch, self._instance, self._ttl_s).encode()
             try:
                 left = max(0.01, self._until - before)
-                self._revision = await asyncio.wait_for(self._kv.update(KEY, value, self._revision), left)
+                async with asyncio.timeout(left):
+                    self._revision = await self._kv.update(KEY, value, self._revision)
             except Conflict:
                 await self._look_again()
                 continue

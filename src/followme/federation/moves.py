@@ -6,7 +6,6 @@ One move at a time. A second migration is refused while one is under way; for us
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import Final
 
 from . import records
@@ -25,11 +24,10 @@ from .messages import (
     Reserve,
     Reserved,
 )
-from .nouns import MAX_OLD, Mapping, Place
+from .nouns import MAX_OLD, Place
 from .records import HomeRecord, Move
+from .steps import Steps, with_place
 
-PREPARE_WAIT_S: Final = 5.0
-"""A move that is not ready by then is denied: a holder cannot be reached, or the target's domain."""
 MAX_CLAIMS: Final = 8
 MAX_DENIALS: Final = 16
 
@@ -39,6 +37,7 @@ class Moves:
 
     def __init__(self, desk: Desk, home: Home) -> None:
         self._desk, self._home, self._registry = desk, home, desk.registry
+        self._steps = Steps(desk, home)
 
     def prepare(self, sender: str, order: Prepare) -> Answer:
         key, registry = int(order.identifier), self._registry
@@ -62,7 +61,7 @@ class Moves:
             return self._desk.refuse("the node is there already")
         if len(mapping.old) + 2 >= MAX_OLD or len(record.denials) >= MAX_DENIALS:
             return self._desk.refuse("too much of earlier moves is under way")
-        self._reserve(key, record, Move(order.migration, sender, order.network, 0))
+        self._steps.reserve(key, record, Move(order.migration, sender, order.network, 0))
         return Accepted(record.counter)
 
     def attach(self, sender: str, order: Attach) -> Answer:
@@ -91,14 +90,15 @@ class Moves:
             move.claim, move.migration = order.claim, _attach_id(order.claim)
             return Accepted(move.version)
         if move is not None:
-            self._abandon(key, record)
+            self._steps.abandon(key, record)
         if mapping.here.network == order.network:
             self._home.advance(key, record)
         elif order.network == mapping.card.home:
-            self._there(record, Place(order.network, mapping.identifier))
+            self._steps.there(record, Place(order.network, mapping.identifier))
             self._home.advance(key, record)
         else:
-            self._reserve(key, record, Move(_attach_id(order.claim), sender, order.network, 0, claim=order.claim))
+            move = Move(_attach_id(order.claim), sender, order.network, 0, claim=order.claim)
+            self._steps.reserve(key, record, move)
             self._home.advance(key, record)
             return Accepted(record.counter)
         return Accepted(record.mapping.version)
@@ -117,8 +117,8 @@ class Moves:
         if refused is not None or record is None or record.move is None:
             return refused or Accepted()
         if record.move.state != records.FLIPPED:
-            self._flip(record, record.move)
-            self._save(order.identifier, record)
+            self._steps.flip(record, record.move)
+            self._steps.save(order.identifier, record)
         return Accepted(record.mapping.version)
 
     def released(self, sender: str, order: Released) -> Answer:
@@ -126,16 +126,16 @@ class Moves:
         if refused is not None or record is None or record.move is None:
             return refused or Accepted()
         if record.move.state != records.FLIPPED:
-            self._flip(record, record.move)  # its own order is late
+            self._steps.flip(record, record.move)  # its own order is late
         mapping = record.mapping
-        old = _with(mapping.old, mapping.leaving) if mapping.leaving else mapping.old
+        old = with_place(mapping.old, mapping.leaving) if mapping.leaving else mapping.old
         here = mapping.here
         if here.network == mapping.card.home and here.locator != mapping.identifier:
             # At home the node goes by its identifier alone again; the locator has only led packets in.
-            old, here = _with(old, here), Place(here.network, mapping.identifier)
-        self._over(record, record.move)
+            old, here = with_place(old, here), Place(here.network, mapping.identifier)
+        self._steps.over(record, record.move)
         self._home.change(record, replace(mapping, here=here, leaving=None, old=old))
-        self._save(order.identifier, record)
+        self._steps.save(order.identifier, record)
         return Accepted(record.mapping.version)
 
     def aborted(self, sender: str, order: Aborted) -> Answer:
@@ -145,7 +145,7 @@ class Moves:
         record, refused = self._moving(sender, order, READY_OR_NOT)
         if refused is not None or record is None or record.move is None:
             return refused or Accepted()
-        self._roll_back(int(order.identifier), record)
+        self._steps.roll_back(int(order.identifier), record)
         return Accepted(record.mapping.version)
 
     def reserving(self, order: Reserve) -> bool:
@@ -169,24 +169,24 @@ class Moves:
             place = Place(order.network, answer.locator)
             if not self._registry.in_pool(order.network, answer.locator):
                 self._desk.refusals["a locator outside the pool"] += 1
-                self._deny(key, record, "the target's domain gave a locator outside its pool")
+                self._steps.deny(key, record, "the target's domain gave a locator outside its pool")
             elif record.mapping.lists(order.network, answer.locator):
                 self._desk.refusals["a locator that is in use"] += 1
-                self._deny(key, record, "the target's domain gave a locator that is in use")
+                self._steps.deny(key, record, "the target's domain gave a locator that is in use")
             elif record.mapping.version > order.version:
-                self._deny(key, record, "the node has changed meanwhile")
+                self._steps.deny(key, record, "the node has changed meanwhile")
             elif move.prepared:
                 move.state = records.PREPARED
                 self._home.change(record, replace(record.mapping, arriving=place))
-                self._save(order.identifier, record)
+                self._steps.save(order.identifier, record)
             else:
                 record.move = None
-                self._there(record, place)
-                self._save(order.identifier, record)
+                self._steps.there(record, place)
+                self._steps.save(order.identifier, record)
         elif isinstance(answer, Refused):
-            self._over(record, move)
+            self._steps.over(record, move)
             self._home.deny(record, move.by, move.migration, answer.reason)
-            self._save(order.identifier, record)
+            self._steps.save(order.identifier, record)
 
     def ready_answered(self, to: str, order: Ready, answer: Answer | None) -> None:
         key = int(order.identifier)
@@ -199,16 +199,16 @@ class Moves:
         if not isinstance(answer, Refused) or record is None or record.move is None:
             return
         if record.move.state == records.READY and record.move.migration == order.migration:
-            self._roll_back(key, record)  # the other side has given it up
+            self._steps.roll_back(key, record)  # the other side has given it up
 
     def resume(self, key: int) -> None:
         """After a restart."""
         record = self._home.records.get(key)
         if record is not None and record.move is not None:
             if record.move.state == records.RESERVING:
-                self._send_reserve(key, record, record.move)
+                self._steps.send_reserve(key, record, record.move)
             if record.move.prepared and record.move.state in (records.RESERVING, records.PREPARED):
-                self._expect(key, record.move)
+                self._steps.expect(key, record.move)
 
     def _moving(
         self, sender: str, order: Flipped | Released | Aborted,
@@ -227,98 +227,9 @@ class Moves:
             return None, self._desk.refuse("another domain has prepared that migration")
         return record, None
 
-    def _reserve(self, key: int, record: HomeRecord, move: Move) -> None:
-        record.counter += 1
-        move.version = record.counter
-        record.move = move
-        self._home.records.put(key, record)
-        self._send_reserve(key, record, move)
-        if move.prepared:
-            self._expect(key, move)
-
-    def _send_reserve(self, key: int, record: HomeRecord, move: Move) -> None:
-        owner = self._registry.owner_of_network(move.network) or ""
-        self._desk.send(("reserve", key), owner, Reserve(record.mapping.card, move.network, move.version), True)
-
-    def _expect(self, key: int, move: Move) -> None:
-        version = move.version
-
-        def late() -> None:
-            record = self._home.records.get(key)
-            if record is None or record.move is None or record.move.version != version:
-                return
-            if record.move.prepared and record.move.state in (records.RESERVING, records.PREPARED):
-                self._deny(key, record, "not all domains that know the node have confirmed in time")
-
-        # `now` may be 0 after a restart: then the first timer is the start.
-        self._desk.alarm_in(PREPARE_WAIT_S, late)
-
-    def _deny(self, key: int, record: HomeRecord, reason: str) -> None:
-        move = record.move
-        if move is not None:
-            self._home.deny(record, move.by, move.migration, reason)
-            self._roll_back(key, record)
-
-    def _roll_back(self, key: int, record: HomeRecord) -> None:
-        """Back to (or still at) the source. What was sent to the target's locator may be under way."""
-        move, mapping = record.move, record.mapping
-        if move is None:
-            return
-        self._desk.cancel(("ready", key, move.migration))
-        if mapping.leaving is not None:
-            after = replace(mapping, here=mapping.leaving, leaving=None, old=_with(mapping.old, mapping.here))
-        elif mapping.arriving is not None:
-            after = replace(mapping, arriving=None, old=_with(mapping.old, mapping.arriving))
-        else:
-            self._abandon(key, record)
-            after = None
-        self._over(record, move)
-        if after is not None:
-            self._home.change(record, after)
-        self._home.records.put(key, record)
-        self._home.advance(key, record)
-
-    def _abandon(self, key: int, record: HomeRecord) -> None:
-        """A reservation is not wanted any more: its domain gets a version without it."""
-        move = record.move
-        if move is None:
-            return
-        self._desk.cancel(("reserve", key))
-        owner = self._registry.owner_of_network(move.network) or ""
-        record.move = None
-        self._home.change(record, record.mapping)
-        record.holders.setdefault(owner, 0)
-        record.owed[owner] = record.mapping.version
-
-    def _over(self, record: HomeRecord, move: Move) -> None:
-        record.move = None
-        if move.prepared:
-            record.done = move.migration
-
-    def _flip(self, record: HomeRecord, move: Move) -> None:
-        mapping = record.mapping
-        if mapping.arriving is not None:
-            self._desk.cancel(("ready", int(mapping.identifier), move.migration))
-            move.state = records.FLIPPED
-            self._home.change(record, replace(mapping, here=mapping.arriving, arriving=None, leaving=mapping.here))
-
-    def _there(self, record: HomeRecord, here: Place) -> None:
-        """The node is there: nothing could be prepared."""
-        mapping: Mapping = record.mapping
-        old = tuple(place for place in _with(mapping.old, mapping.here) if place.locator != here.locator)
-        self._home.change(record, replace(mapping, here=here, arriving=None, leaving=None, old=old))
-
-    def _save(self, identifier: IPv4Address, record: HomeRecord) -> None:
-        self._home.records.put(int(identifier), record)
-        self._home.advance(int(identifier), record)
-
 
 READY_OR_NOT: Final = (records.RESERVING, records.PREPARED, records.READY, records.FLIPPED)
 
 
 def _attach_id(claim: int) -> str:
     return f"attach {claim}"
-
-
-def _with(old: tuple[Place, ...], place: Place) -> tuple[Place, ...]:
-    return (*(other for other in old if other.locator != place.locator), place)

@@ -87,10 +87,10 @@ class NatsBus:
         return self._serving.dropped
 
     async def request(self, to: str, payload: bytes, timeout: float) -> bytes:
-        return await self._request(f"fmc.{to}.{self._domain}", payload, timeout)
+        return await self._request(f"fmc.{check_name(to)}.{self._domain}", payload, timeout)
 
     async def request_host(self, host: str, payload: bytes, timeout: float) -> bytes:
-        return await self._request(f"fmc.{self._domain}.agent.{host}", payload, timeout)
+        return await self._request(f"fmc.{self._domain}.agent.{check_name(host)}", payload, timeout)
 
     async def _request(self, subject: str, payload: bytes, timeout: float) -> bytes:
         check_payload(payload, subject)

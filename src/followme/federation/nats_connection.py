@@ -141,6 +141,7 @@ class NatsConnection:
                     disconnected_cb=on_disconnected, reconnected_cb=on_reconnected, closed_cb=on_closed,
                     ping_interval=PING_INTERVAL_S, max_outstanding_pings=PINGS_LOST, connect_timeout=1,
                     max_reconnect_attempts=-1, pending_size=0,
+                    skip_subject_validation=True,  # names and keys are checked before they become subjects
                 )  # fmt: skip
                 break
             except (nats.errors.Error, OSError) as error:

@@ -258,9 +258,9 @@ class JetStreamKeyValue:
                     await self._connection.publish(self._prefix + key, value or b"", reply, headers)
                 except BusError as error:
                     self._fail(KvError(f"bucket {self._name}: {error}; {key} was not written"))
-            wait = None if not self._flying else max(0.0, self._flying[0][0] - loop.time())
             try:
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout_at(self._flying[0][0] if self._flying else None):
+                    await self._wake.wait()
             except TimeoutError:
                 if self._flying and self._flying[0][0] <= loop.time():
                     server = self._connection.server

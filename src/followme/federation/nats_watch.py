@@ -48,7 +48,8 @@ class Watch:
             yield None
         while True:
             try:
-                message = await asyncio.wait_for(self._queue.get(), _SILENCE_S)
+                async with asyncio.timeout(_SILENCE_S):
+                    message = await self._queue.get()
             except TimeoutError:
                 await self._again()
                 continue

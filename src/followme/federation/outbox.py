@@ -69,8 +69,8 @@ class Outbox:
 
 
 def _most(order: Order) -> int:
-    """Octets that it takes in a frame at most: exactly would be to write it twice. JSON writes a character of a name
-    in six at most, if it is no letter; reasons and migrations' names are bounded."""
+    """Octets that it takes in a frame at most: to know them exactly would be to write it twice. JSON takes up to
+    six for a character of a name; reasons and migrations' names are bounded."""
     match order:
         case Update(mapping, networks, _, told):
             names = 6 + len(networks) + len(told) + len(mapping.old)

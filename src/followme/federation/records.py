@@ -1,4 +1,8 @@
-"""What a domain remembers of a node: as its home, and as one that has, had or speaks to it. JSON in the store."""
+"""What a domain remembers of a node: as its home, and as one that has, had or speaks to it.
+
+In the store a record is two lines of JSON. The first has what a restart must know of each, so that of a million
+records, most of which rest, only few are read wholly.
+"""
 
 from __future__ import annotations
 
@@ -63,17 +67,30 @@ class HomeRecord:
 
     def encode(self) -> bytes:
         move = self.move
-        return _dump(self.mapping, [
+        head = [self.mapping.card.name if self.known else "", int(self.unfinished())]
+        return _dump(head, self.mapping, [
             self.counter, int(self.known), sorted(self.told), self.holders, self.owed,
             _pairs(self.listed), _pairs(self.aged), sorted(self.quiet), self.moved, self.began,
             move and [move.migration, move.by, move.network, move.version, move.state, move.claim],
             self.done, self.claims, self.denials,
         ])  # fmt: skip
 
+    def unfinished(self) -> bool:
+        """Whether there is something to be sent."""
+        return bool(self.move or self.denials or self.owed or self.quiet) or (
+            min(self.holders.values(), default=self.mapping.version) < self.mapping.version
+        )
+
+
+def home_head(fact: bytes) -> tuple[str, bool]:
+    """The node's name, or none if it is no more, and whether there is something to be sent."""
+    name, unfinished = json.loads(fact[: fact.index(b"\n")])
+    return name, bool(unfinished)
+
 
 def home_record(fact: bytes) -> HomeRecord:
     (mapping, counter, known, told, holders, owed, listed, aged, quiet, moved, began, move, done, claims,
-     denials) = json.loads(fact)  # fmt: skip
+     denials) = json.loads(fact[fact.index(b"\n") :])  # fmt: skip
     return HomeRecord(
         mapping_of(mapping), counter, bool(known), set(told), holders, owed, _dict(listed), _dict(aged), set(quiet),
         moved, began, Move(*move) if move else None, done, claims, [tuple(denial) for denial in denials],
@@ -96,7 +113,8 @@ class HeldRecord:
         given: list[Any] = []
         for locator, (network, version) in self.given.items():
             given += (locator, network, version)
-        return _dump(self.mapping, [sorted(self.networks), given, self.told])
+        head = [self.mapping.card.name if self.mapping else "", given]
+        return _dump(head, self.mapping, [sorted(self.networks), self.told])
 
     def places(self) -> tuple[Place, ...]:
         """Own places that the node is or will be at: here, arriving, leaving, in this order."""
@@ -106,15 +124,20 @@ class HeldRecord:
         return tuple([place for place in some if place is not None and int(place.locator) in self.given])
 
 
+def held_head(fact: bytes) -> tuple[str, dict[int, tuple[str, int]]]:
+    """The node's name, or none if only a locator was given, and the locators given."""
+    name, given = json.loads(fact[: fact.index(b"\n")])
+    return name, {given[at]: (given[at + 1], given[at + 2]) for at in range(0, len(given), 3)}
+
+
 def held_record(fact: bytes) -> HeldRecord:
-    mapping, networks, given, told = json.loads(fact)
-    places = {given[at]: (given[at + 1], given[at + 2]) for at in range(0, len(given), 3)}
-    return HeldRecord(mapping_of(mapping) if mapping else None, set(networks), places, told)
+    mapping, networks, told = json.loads(fact[fact.index(b"\n") :])
+    return HeldRecord(mapping_of(mapping) if mapping else None, set(networks), held_head(fact)[1], told)
 
 
-def _dump(mapping: Mapping | None, rest: list[Any]) -> bytes:
-    """As one list, the mapping first."""
-    return f"[{mapping_text(mapping) if mapping else 'null'},{_encode(rest)[1:]}".encode()
+def _dump(head: list[Any], mapping: Mapping | None, rest: list[Any]) -> bytes:
+    """The head's line, and one list, the mapping first."""
+    return f"{_encode(head)}\n[{mapping_text(mapping) if mapping else 'null'},{_encode(rest)[1:]}".encode()
 
 
 def _pairs(versions: dict[int, int]) -> list[int]:

@@ -32,6 +32,10 @@ class Table(Generic[R]):
     def restore(self, identifier: int, fact: bytes) -> None:
         self._octets[identifier] = fact
 
+    def facts(self) -> Iterator[tuple[int, bytes]]:
+        """What was restored, as it was written."""
+        return iter(list(self._octets.items()))
+
     def get(self, identifier: int) -> R | None:
         """The record; who changes it must ``put`` it."""
         record = self._live.get(identifier)

@@ -82,6 +82,11 @@ class Papers:
                 {key: machine[key] for key in ("name", "mac", "address", "memory_mib")} | {"home": network.name}
                 for machine in self._machines(domain)
             ],
+            "users": [{
+                "name": f"peer-{network.name}", "home": network.name, "port": plan.FIRST_HOST_PORT,
+                "mac": mac_text(domains_plan.peer_mac(domain)),
+                "address": str(domain.host(domains_plan.PEER_NUMBER).ip),
+            }],
             "listen": {"address": "127.0.0.1", "port": domains_plan.controller_port(domain.number, instance)},
         }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The lab of several domains on paper: who owns which network, addresses, delays. No I/O.
 
-Each domain has one network and one controller: ``dc1``, ``dc2``, ... with a data centre each, and ``far``, an access
-network where correspondents are. One router joins the networks; between any two of them packets take their time.
+Each domain has one network: ``dc1``, ``dc2``, ... with a data centre each, and access networks ``far1``, ...
+where correspondents are. One router joins the networks; between any two of them packets take their time.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import permutations
 
-from followme.domain import Network, NetworkKind
+from followme.domain import Mac, Network, NetworkKind
+from followme.lab.base import HOST_MACS
 from followme.lab.delay import DelayedPath
 from followme.lab.plan import ROUTER_PORT, mac
 
 CENTRES = ("alpha", "beta", "gamma", "epsilon", "zeta", "eta")
 """Domains with a data centre, in order; the machine's home is the first's."""
-FAR = "delta"
-"""The domain of the correspondents."""
+CORRESPONDENTS = ("delta", "kappa", "sigma")
+"""Domains with an access network."""
 FEWEST = 3
-FAR_NUMBER = 9
-MACHINE_NUMBER, PEER_NUMBER, STRANGER_NUMBER = 5, 11, 21
-"""Host numbers: the machine's, those of peers from the beginning, those of peers who come later."""
+FIRST_FAR = 11
+MACHINE_NUMBER, PEER_NUMBER = 5, 11
+"""Host numbers in any network."""
 _MANAGEMENT = IPv4Network("172.31.255.0/24")
 _CONTROLLER_PORT = 6653
 
@@ -45,16 +46,19 @@ class LabDomain:
 
 @dataclass(frozen=True, slots=True)
 class DomainsLabConfig:
-    """``centres`` data centres, each of a domain of its own, besides the correspondents' domain; ``instances``
-    controllers for each domain."""
+    """``centres`` data centres and ``correspondents`` access networks, each of a domain of its own, with
+    ``instances`` controllers."""
 
     centres: int = FEWEST
+    correspondents: int = 1
     between_domains_rtt_s: float = 0.020
     instances: int = 1
 
     def __post_init__(self) -> None:
         if not FEWEST <= self.centres <= len(CENTRES):
             raise ValueError(f"{self.centres} domains with a data centre: the lab has {FEWEST} to {len(CENTRES)}")
+        if not 1 <= self.correspondents <= len(CORRESPONDENTS):
+            raise ValueError(f"{self.correspondents} domains of correspondents: the lab has 1 to 3")
         if self.between_domains_rtt_s < 0:
             raise ValueError(f"a round-trip time of {self.between_domains_rtt_s} s is negative")
         if not 1 <= self.instances <= 3:
@@ -62,12 +66,15 @@ class DomainsLabConfig:
 
 
 def domains(config: DomainsLabConfig) -> list[LabDomain]:
-    """All domains, the correspondents' last."""
-    found = [
+    """All domains, those of correspondents last."""
+    centres = [
         _domain(name, number, f"dc{number}", NetworkKind.DATACENTRE)
         for number, name in enumerate(CENTRES[: config.centres], start=1)
     ]
-    return [*found, _domain(FAR, FAR_NUMBER, "far", NetworkKind.ACCESS)]
+    return centres + [
+        _domain(name, FIRST_FAR + index, f"far{index + 1}", NetworkKind.ACCESS)
+        for index, name in enumerate(CORRESPONDENTS[: config.correspondents])
+    ]
 
 
 def _domain(name: str, number: int, network: str, kind: NetworkKind) -> LabDomain:
@@ -84,6 +91,11 @@ def delayed_paths(config: DomainsLabConfig) -> list[DelayedPath]:
         DelayedPath(source.network.name, target.network.prefix, config.between_domains_rtt_s / 2)
         for source, target in permutations(domains(config), 2)
     ]
+
+
+def peer_mac(domain: LabDomain) -> Mac:
+    """Of the first host of its network."""
+    return mac(HOST_MACS, domain.number)
 
 
 def management_address(number: int) -> IPv4Interface:

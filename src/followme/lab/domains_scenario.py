@@ -82,8 +82,8 @@ class DomainsScenario(RunningLab):
         lab = self.lab
         member = Member("bus", f"{domains_plan.bus_address().ip}:{BUS_PORT}", monitor=MONITOR)
         (server,) = await start_servers(
-            [member], lab.directory / "nats", self.papers.logins, namespaces={"bus": lab.bus_namespace}
-        )
+            [member], lab.directory / "nats", self.papers.logins, namespaces={"bus": lab.bus_namespace},
+        )  # fmt: skip
         self._exit.push_async_callback(server.stop)
         return server
 
@@ -96,11 +96,10 @@ class DomainsScenario(RunningLab):
         """Start a daemon: ``alpha/1``, a controller of domain alpha, or ``dc1``, the agent of the network."""
         namespace, command, file = self._files[name]
         log = (self.lab.directory / f"{file.stem}.log").open("ab")
+        argv = [sys.executable, "-m", "followme.cli", command, "-c", str(file)]
         try:
-            child = await Child.start(
-                ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, "-m", "followme.cli", command, "-c", str(file)],
-                name=f"followme {command} ({name})", namespace=namespace, stdout=log,
-            )  # fmt: skip
+            child = await Child.start(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv], stdout=log,
+                                      name=f"followme {command} ({name})", namespace=namespace)  # fmt: skip
         finally:
             log.close()
         self._daemons[name] = child
@@ -160,8 +159,8 @@ class DomainsScenario(RunningLab):
                             raise RuntimeError(f"{name} has ended: {said[-1500:]}")
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            said = {name: self.said(name)[-800:] for name in self._files if name.startswith(f"{domain}/")}
-            raise RuntimeError(f"nobody serves {domain} within {within_s:g} s: {said}") from None
+            last = {name: self.said(name)[-800:] for name in self._files if name.startswith(f"{domain}/")}
+            raise RuntimeError(f"nobody serves {domain} within {within_s:g} s: {last}") from None
 
     # ---- what experiments need
 

@@ -43,7 +43,6 @@ class DomainsLab(NetworkLab):
         self.hosts: dict[str, Hypervisor] = {}
         """By network."""
         self._ports: dict[str, int] = {}
-        self._made = 0
 
     async def _build(self) -> None:
         self.switch_namespace = await self._run.add_namespace("switch")
@@ -112,13 +111,13 @@ class DomainsLab(NetworkLab):
         raise LabError(f"the lab has no domain or network {name!r}")
 
     async def add_host(self, network: str, name: str, number: int) -> Host:
-        """A plain host at the next port of a network's switch, with the network's host address ``number``."""
+        """A plain host at the next port of a network's switch, with the network's host address ``number``. The
+        first of each network is the one that its controller's file knows (``domains_plan.peer_mac``)."""
         domain = self.domain(network)
         port = self._ports.get(network, plan.FIRST_HOST_PORT)
         self._ports[network] = port + 1
-        self._made += 1
         namespace = await self._run.add_namespace(f"host-{name}")
-        host = Host(name, namespace, "eth0", plan.mac(HOST_MACS, self._made))
+        host = Host(name, namespace, "eth0", plan.mac(HOST_MACS + port - plan.FIRST_HOST_PORT, domain.number))
         switch_end = f"{network}-{port}"
         await cable(self.switch_namespace, namespace, host.interface, switch_end, mac=host.mac)
         await netns.ip(namespace, [

@@ -1,6 +1,7 @@
 """The lab's guest: Debian's cloud kernel and an initial RAM disk with busybox and an echo service.
 
-It boots in about two seconds in plain emulation, answers pings, echoes TCP and UDP on port 7, and prints
+It boots in about two seconds in plain emulation, answers pings, echoes TCP and UDP on port 7, opens a session to
+where a datagram to port 8 says, and prints
 ``READY`` on the serial console when it does. Building is cached by content, so it costs nothing twice.
 """
 
@@ -26,6 +27,7 @@ from followme.system.process import ProcessError, run
 
 READY = "followme: ready"
 ECHO_PORT = 7
+DIAL_PORT = 8
 MEMORY_BYTES = 256 << 20
 
 _KERNEL_META_PACKAGE = "linux-image-cloud-amd64"

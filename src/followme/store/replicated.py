@@ -41,7 +41,7 @@ class ReplicatedStore(Store):
         self._refusal = _STANDBY
         self._watching: asyncio.Task[None] | None = None
         self._seen = 0
-        self._more = asyncio.Event()
+        self._more, self._failed = asyncio.Event(), asyncio.Event()
         self._record: dict[str, bytes] = {}
         """The bucket's keys ``commit.*``."""
         self._number = 0
@@ -54,8 +54,13 @@ class ReplicatedStore(Store):
 
     @property
     def failure(self) -> str:
-        """Why only ``restore`` can help: a commit was not kept, the bucket cannot be followed. "" if all is well."""
+        """Why only ``restore`` helps: a commit was not kept, the bucket cannot be followed; "" if all is well."""
         return "" if self._refusal == _STANDBY else self._refusal
+
+    async def lost(self) -> str:
+        """Wait until there is a ``failure``; says which."""
+        await self._failed.wait()
+        return self.failure
 
     # --- a standby ----------------------------------------------------------------------------------------
 
@@ -225,8 +230,12 @@ class ReplicatedStore(Store):
             self._refuse(f"a commit was not kept: {'given up' if future.cancelled() else future.exception()}")
 
     def _refuse(self, why: str) -> None:
-        if self._refusal in ("", _STANDBY) or why == _STANDBY:
+        if why == _STANDBY:
             self._refusal = why
+            self._failed.clear()
+        elif not self.failure:
+            self._refusal = why
+            self._failed.set()
 
 
 def _lost(future: asyncio.Future[int]) -> bool:

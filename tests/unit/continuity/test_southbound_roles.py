@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from followme.continuity.ledger import Ledger
 from followme.continuity.pipeline import base_rules
 from followme.continuity.roles import older
-from followme.continuity.southbound import Handlers, NotMaster, Role, Southbound
+from followme.continuity.southbound import Handlers, NotMaster, Role, RuleRefused, Southbound
 from followme.openflow import EchoReply, EchoRequest, FlowMod, PacketOut, Port, PortStatus, RoleRequest
 from followme.openflow.constants import OFPCR_ROLE_EQUAL, OFPCR_ROLE_MASTER, OFPCR_ROLE_NOCHANGE, OFPCR_ROLE_SLAVE
 
@@ -181,6 +181,20 @@ async def test_one_that_steps_down_writes_nothing_and_is_not_deposed(pair: Pair)
     await until(lambda: switch.role == OFPCR_ROLE_SLAVE)
     assert rule(9).key not in switch.table.entries
     assert (instance.deposed, instance.gone) == (0, ["dc1"])
+
+
+async def test_what_a_switch_refused_once_does_not_count_when_it_is_taken_over_again(pair: Pair) -> None:
+    instance = pair[0]
+    switch = await instance.attended(1, Shared())
+    switch.full = True
+    await instance.southbound.take_over(5)
+    with pytest.raises(RuleRefused, match="of its rules"):
+        await instance.southbound.wait_connected([1], 5)
+    instance.southbound.step_down()
+    switch.full = False
+    await instance.southbound.take_over(6)
+    await instance.southbound.wait_connected([1], 5)
+    await instance.southbound.barrier([1], 5)
 
 
 async def test_a_switch_that_hangs_does_not_keep_the_others_and_is_served_when_it_wakes(pair: Pair) -> None:

@@ -1,4 +1,4 @@
-"""Four domains in one process: alpha (home), beta, gamma (foreign) and delta (correspondent), by the real engine."""
+"""Four domains in one process: alpha (home), beta, gamma (foreign) and delta (correspondent), real engines."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ async def a_watch_shows_all_then_changes(open: Open) -> None:
         await one.put("a", b"2")
         await one.delete("a")
         fence = await one.take_over(2)
-        changes = []
+        changes: list[Entry] = []
         while not changes or changes[-1].revision < fence:
             entry = await asyncio.wait_for(anext(seen), 5)
             assert entry is not None

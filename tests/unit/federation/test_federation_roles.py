@@ -6,7 +6,6 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
-from tests.federations import QuickSigner, World, card, federate
 
 from followme.domain import NodeKind
 from followme.federation.federate import Federate
@@ -25,7 +24,6 @@ from followme.federation.messages import (
     Reserved,
     Update,
 )
-from followme.federation.moves import PREPARE_WAIT_S
 from followme.federation.nouns import Mapping, Place
 from followme.federation.outputs import (
     Attached,
@@ -38,6 +36,8 @@ from followme.federation.outputs import (
     NotAttached,
     Passes,
 )
+from followme.federation.steps import PREPARE_WAIT_S
+from tests.federations import QuickSigner, World, card, federate
 
 USER = card("u", "a1", 10)
 MACHINE = card("m", "a2", 10, NodeKind.MACHINE)
@@ -73,7 +73,9 @@ def view_mapping(world: World, domain: str, identifier: IPv4Address) -> Mapping:
 
 
 def effects(world: World, domain: str) -> list[Effect]:
-    found = [effect for name, effect in world.effects if name == domain and not isinstance(effect, Changed)]
+    found: list[Effect] = [
+        effect for name, effect in world.effects if name == domain and not isinstance(effect, Changed)
+    ]
     world.effects.clear()
     return found
 
@@ -103,7 +105,7 @@ def test_a_machine_goes_to_two_networks_and_home(world: World) -> None:
         fed.released(identifier, migration)
         world.pump(source)
         run(world)
-        assert effects(world, source) == [Done(identifier, migration, "flipped"), Done(identifier, migration, "released")]
+        assert effects(world, source) == [Done(identifier, migration, one) for one in ("flipped", "released")]
         assert where in {place.network for place in view_mapping(world, "alpha", identifier).old}
         world.settle()
         where = target
@@ -164,6 +166,25 @@ def test_a_correspondent_that_does_not_answer_cannot_be_spoken_to(world: World) 
     attach(world, "g1")
     world.settle()
     assert view_mapping(world, "delta", USER.identifier).here.network == "g1"
+
+
+def test_a_quiet_place_stays_until_all_who_sent_there_know_better(world: World) -> None:
+    attach(world, "b1")
+    run(world)
+    world.feds["alpha"].unaware(USER.identifier, "d1")
+    world.pump("alpha")
+    run(world)
+    attach(world, "g1")
+    run(world, away="delta")
+    old = view_mapping(world, "delta", USER.identifier).here
+    world.feds["beta"].quiet(USER.identifier, old)
+    world.pump("beta")
+    run(world, away="delta")
+    assert old in view_mapping(world, "alpha", USER.identifier).old
+    assert old in view_mapping(world, "beta", USER.identifier).old
+    world.settle()
+    assert world.feds["beta"].view(USER.identifier) is None
+    assert view_mapping(world, "delta", USER.identifier).old == ()
 
 
 def test_where_the_node_is_not_nobody_is_told(world: World) -> None:

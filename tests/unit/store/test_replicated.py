@@ -158,6 +158,9 @@ async def test_after_a_commit_that_was_not_kept_it_takes_no_writes_until_it_is_r
     bucket = Bucket()
     store = await leading(bucket)
     store.put_fact("kept", b"1")
+    lost = asyncio.ensure_future(store.lost())
+    await asyncio.sleep(0.01)
+    assert not lost.done()
     bucket.broken = True
     store.put_fact("lost", b"1")
     with pytest.raises(StoreError, match="no room in the bucket"):
@@ -168,6 +171,7 @@ async def test_after_a_commit_that_was_not_kept_it_takes_no_writes_until_it_is_r
         await waiting
     bucket.broken = False
     assert "no room" in store.failure
+    assert await lost == store.failure
     for _ in range(2):
         with pytest.raises(StoreError, match="not kept: no room"):
             store.put_fact("more", b"1")

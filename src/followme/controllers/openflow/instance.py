@@ -31,7 +31,7 @@ from followme.federation.kv import KvError
 from followme.federation.lease import Lease
 from followme.federation.memory import MemoryHub
 from followme.federation.nats import NatsBus
-from followme.federation.nats_accounts import bucket_of, lease_bucket_of
+from followme.federation.nats_accounts import LEASE_BYTES, MIB, bucket_of, lease_bucket_of
 from followme.federation.nats_connection import NatsAccess
 from followme.federation.nats_kv import JetStreamKeyValue
 from followme.federation.orders import OrderBus, OrderDesk
@@ -42,6 +42,8 @@ from followme.store.replicated import ReplicatedStore
 
 log = logging.getLogger(__name__)
 
+DOMAIN_BYTES = 256 * MIB
+"""What a domain may keep: ``nats_accounts.write_configuration`` grants it by default."""
 AGAIN_S = 0.5
 """How soon it stands by again, after it was active and something ended that."""
 SWITCHES_S = 2.0
@@ -112,8 +114,8 @@ class Instance:
         section = self._section
         async with contextlib.AsyncExitStack() as opened:
             southbound = await self._listen(opened, Role.STANDBY)
-            lease_kv = await self._bucket(opened, bus, lease_bucket_of(section.domain))
-            kv = await self._bucket(opened, bus, bucket_of(section.domain))
+            lease_kv = await self._bucket(opened, bus, lease_bucket_of(section.domain), LEASE_BYTES)
+            kv = await self._bucket(opened, bus, bucket_of(section.domain), DOMAIN_BYTES)
             store = ReplicatedStore()
             opened.callback(store.close)
             await store.restore(kv)
@@ -127,8 +129,12 @@ class Instance:
             await store.lead(epoch)
             await self._be_active(opened, bus, store, southbound, epoch, lease.valid, holding)
 
-    async def _bucket(self, opened: contextlib.AsyncExitStack, bus: NatsBus, name: str) -> JetStreamKeyValue:
-        kv = await JetStreamKeyValue.open(bus.connection, name, replicas=self._section.replicas)
+    async def _bucket(
+        self, opened: contextlib.AsyncExitStack, bus: NatsBus, name: str, max_bytes: int
+    ) -> JetStreamKeyValue:
+        kv = await JetStreamKeyValue.open(
+            bus.connection, name, replicas=self._section.replicas, max_bytes=max_bytes
+        )  # fmt: skip
         opened.push_async_callback(kv.close)
         return kv
 

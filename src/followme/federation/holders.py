@@ -1,0 +1,90 @@
+"""Who holds a node's mapping, and what each of them does not know yet: home's list of domains and networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .desk import Desk
+from .held import MAX_TOLD
+from .messages import Update
+from .records import HomeRecord
+
+
+class Holders:
+    """Works on the records that it is given; who changes one puts it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk, self._registry, self._me = desk, desk.registry, desk.me
+
+    def hold(self, record: HomeRecord, network: str, version: int = 0) -> None:
+        """The network's domain is a holder, with ``version`` confirmed if it was none."""
+        owner = self._registry.owner_of_network(network)
+        if owner is not None and record.holders.get(owner, 0) == 0:
+            record.holders[owner] = version
+
+    def confirmed(self, record: HomeRecord, network: str) -> bool:
+        """Whether nodes in ``network`` can be spoken to from where the node is."""
+        if network not in record.told and network != record.mapping.card.home:
+            return False
+        since = record.listed.get(int(record.mapping.here.locator), 0)
+        return record.holders.get(self._registry.owner_of_network(network) or "", 0) >= max(since, 1)
+
+    def merge(self, record: HomeRecord, told: Mapping[str, int]) -> bool:
+        """A foreign domain has told these; whether that is news."""
+        news = False
+        for network, version in told.items():
+            owner = self._registry.owner_of_network(network)
+            if owner is None or network == record.mapping.card.home or len(record.told) >= MAX_TOLD:
+                continue
+            if version <= record.began:
+                version = 0  # an answer that is late: it was said when the node was away before
+            if owner not in record.holders:
+                record.holders[owner] = min(version, record.mapping.version)
+            elif network not in record.told and version == 0:
+                record.holders[owner] = 0
+            elif network in record.told:
+                continue
+            record.told.add(network)
+            news = True
+        return news
+
+    def done(self, record: HomeRecord, settled: int) -> list[str]:
+        """Holders that need not hold it any more, and know that; correspondents only when it is at home again."""
+        mapping = record.mapping
+        if mapping.settled_home and settled >= mapping.version and record.move is None:
+            record.told.clear()
+        needed = {self._registry.owner_of_network(place.network) for place in mapping.places}
+        needed.update(map(self._registry.owner_of_network, record.told))
+        return [domain for domain, version in record.holders.items()
+                if domain not in needed and domain != self._me and domain not in record.owed
+                and version >= mapping.version]  # fmt: skip
+
+    def push(self, key: int, record: HomeRecord, domain: str, settled: int) -> None:
+        """Send the domain what it does not know yet, unless that is under way."""
+        mapping = record.mapping
+        owed = record.owed.get(domain)
+        free = owed is not None and settled >= owed
+        repeat_key = ("u", domain, key)
+        if record.holders[domain] >= mapping.version and not free:
+            self._desk.cancel(repeat_key)
+            return
+        networks = self.networks_of(record, domain)
+        tag = (mapping.version, networks, free)
+        if self._desk.waits(repeat_key) != tag:
+            order = Update(mapping, networks, free, self._told_for(record, domain))
+            self._desk.send(repeat_key, domain, order, tag)
+
+    def networks_of(self, record: HomeRecord, domain: str) -> tuple[str, ...]:
+        owner = self._registry.owner_of_network
+        return tuple(sorted([network for network in record.told if owner(network) == domain]))
+
+    def _told_for(self, record: HomeRecord, domain: str) -> tuple[str, ...]:
+        """The networks to which the node may speak at once from its places in ``domain``."""
+        mapping, owns = record.mapping, self._registry.owns
+        mine = [place for place in (mapping.here, mapping.arriving) if place and owns(domain, place.network)]
+        if not mine or domain == self._me:
+            return ()
+        since = max(record.listed[int(place.locator)] for place in mine)
+        owner, holders = self._registry.owner_of_network, record.holders
+        networks: Iterable[str] = (*sorted(record.told), mapping.card.home)
+        return tuple([one for one in networks if holders.get(owner(one) or "", 0) >= since])
