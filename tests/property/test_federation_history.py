@@ -332,4 +332,4 @@ class Federation(RuleBasedStateMachine):
 
 
 TestFederation = Federation.TestCase
-TestFederation.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFederation.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)

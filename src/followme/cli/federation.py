@@ -39,6 +39,18 @@ def carry(
     hand_over(dict(answer.figures), None, json_file, None, console)
 
 
+@group.command()
+def key(file: Annotated[Path, typer.Argument(help="The private key's file; made if there is none.")]) -> None:
+    """Print a domain's public key, for the files of the other domains; make its private key first if need be."""
+    from followme.config.keys import KeyFileError
+    from followme.federation.keyfile import make_key_file, public_key_text
+
+    try:
+        typer.echo(public_key_text(file) if file.exists() else make_key_file(file))
+    except (KeyFileError, OSError) as error:
+        failed(str(error))
+
+
 async def _carry(config: Any, machine: str, network: str, say: Any) -> Any:
     from followme.agent.membership import LateHostBus, access_of
     from followme.federation.orders import Carry, CarryAnswer, carry

@@ -46,11 +46,22 @@ def demo(
     near_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the near site.")] = 1.0,
     far_ms: Annotated[float, typer.Option(min=0.0, max=10_000.0, help="Round trip to the far site.")] = 50.0,
     overlapping: Annotated[bool, typer.Option(help="Both data centres use one private address range.")] = False,
+    domains: Annotated[
+        int | None, typer.Option(min=3, max=6, help="Data centres, each with a controller of its own.")
+    ] = None,
     quick: Annotated[bool, typer.Option(help="Watch for a shorter time.")] = False,
 ) -> None:
-    """Show it: a user moves between two networks, its machine follows, its sessions go on. Needs root."""
+    """Show it: a user moves between two networks, its machine follows, its sessions go on. Needs root.
+
+    With --domains a machine goes from controller to controller and home again, with sessions to all of them.
+    """
     from followme.lab.latency import Windows
 
+    if domains is not None:
+        if plane is Plane.LISP or overlapping:
+            wrong("--domains is for --plane openflow, without --overlapping")
+        travel(domains, quick, json_file, plot_file, mode, far_ms)
+        return
     windows = Windows(2.0, 2.5, 2.5) if quick else Windows()
     compare(windows, json_file, plot_file, mode, policy, near_ms, far_ms, overlapping, plane)
 
@@ -80,6 +91,49 @@ def compare(
     figures = comparison.figures()
     console.print(_table(figures))
     hand_over(figures, lambda path: plot(comparison, path), json_file, plot_file, console)
+
+
+def travel(
+    domains: int, quick: bool, json_file: Path | None, plot_file: Path | None, mode: Mode, far_ms: float
+) -> None:
+    from followme.lab.domains_demo import Pace, plot
+    from followme.lab.domains_document import DomainsConfig
+    from followme.lab.domains_plan import CORRESPONDENTS, DomainsLabConfig
+    from followme.lab.domains_scenario import missing
+
+    if mode is Mode.PAPER:
+        wrong("--domains carries machines in mode live or cold")
+    problems = missing()
+    if problems:
+        failed("this machine cannot run the lab: " + "; ".join(problems))
+    check_outputs(json_file, plot_file)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    console = Console(stderr=str(json_file) == "-", highlight=False)
+    lab = DomainsLabConfig(
+        centres=domains, correspondents=len(CORRESPONDENTS), between_domains_rtt_s=far_ms / 1e3
+    )  # fmt: skip
+    settings = DomainsConfig(lab=lab, mode="cold" if mode is Mode.COLD else "live")
+    journey = run(_travel(settings, Pace(2.0, 3.0) if quick else Pace(), console))
+    figures = journey.figures()
+    console.print(_table({key: value for key, value in figures.items() if key not in ("moves", "sessions")}))
+    for move in figures["moves"]:
+        console.print(_table(move, f"{move['from']} -> {move['to']}"))
+    hand_over(figures, lambda path: plot(journey, path), json_file, plot_file, console)
+
+
+async def _travel(settings: Any, pace: Any, console: Console) -> Any:
+    from followme.lab import domains_demo
+    from followme.lab.domains_scenario import DomainsScenario
+    from followme.lab.story import Story
+
+    with Story(console) as story:
+        lab = settings.lab
+        story.say(f"building the lab: {lab.centres + lab.correspondents} domains, each with a controller and an "
+                  f"OpenFlow switch; a NATS server, {lab.centres} hypervisors with agents")  # fmt: skip
+        async with DomainsScenario(settings) as scenario:
+            delays = scenario.lab.delay.kind
+            story.say(f"lab is up; path delays by {delays}, machines by QEMU with {scenario.accel}")
+            return await domains_demo.travel(scenario, pace, story.say)
 
 
 BUILDING = {
@@ -115,8 +169,8 @@ async def _show(stage: Any, windows: Any, console: Console, building: str) -> An
             return await comparison.compare(scenario, windows, story.say, story.tick)
 
 
-def _table(figures: dict[str, Any]) -> Table:
-    table = Table(title="What was measured")
+def _table(figures: dict[str, Any], title: str = "What was measured") -> Table:
+    table = Table(title=title)
     table.add_column("figure")
     table.add_column("value", justify="right")
     for key, value in figures.items():

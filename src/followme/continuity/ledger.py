@@ -18,12 +18,18 @@ from followme.openflow.constants import OFPFC_ADD, OFPFC_DELETE, OFPFC_DELETE_ST
 Key = tuple[int, int, Match]
 
 EPOCH_BITS = 16
+CONNECTION_BITS = 8
+"""Of an epoch: they count how often a switch has connected. The others tell one controller's rules from another's."""
 EPOCH_SHIFT = 48
 OWNER_MASK = (1 << EPOCH_SHIFT) - 1
 
 
 class Ledger:
-    """Desired flow entries by datapath and owner (``base`` or a node's name)."""
+    """Desired flow entries by datapath and owner (``base`` or a node's name).
+
+    ``epoch`` begins with what no other controller has whose rules a switch may still hold, as its mastership's
+    number (256 of them differ), or what a random number makes unlikely.
+    """
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch % (1 << EPOCH_BITS)
@@ -81,7 +87,9 @@ class Ledger:
 
     def begin(self, datapath: int) -> list[FlowMod]:
         """The switch has (re)connected: add everything under a new epoch. Then a barrier, then ``sweep``."""
-        self._epochs[datapath] = (self._epochs.get(datapath, self._epoch) + 1) % (1 << EPOCH_BITS)
+        epoch = self._epochs.get(datapath, self._epoch)
+        ours = epoch >> CONNECTION_BITS << CONNECTION_BITS
+        self._epochs[datapath] = ours | (epoch + 1) % (1 << CONNECTION_BITS)
         return [rule.flow_mod(OFPFC_ADD, self.cookie(datapath, owner))
                 for owner, by_datapath in self._owners.items()
                 for rule in by_datapath.get(datapath, {}).values()]  # fmt: skip

@@ -65,6 +65,9 @@ class Correspondent:
             return
         if order.settled:
             self._held.drop(record, mapping)
+        if not record.given:
+            record.told.clear()  # home has the list, and nobody speaks from here any more
+            return
         for network in order.told:
             if self._registry.owner_of_network(network) is not None and len(record.told) < MAX_TOLD:
                 record.told[network] = mapping.version

@@ -22,7 +22,7 @@ from followme.store import Store
 from .bus import Bus, BusError, NoAnswer
 from .codec import MAX_ORDERS, MessageError, decode_answers, decode_orders, encode_answers, encode_orders
 from .federate import Federate
-from .messages import Answer, Order, Refused, Update
+from .messages import Answer, Attach, Order, Refused, Update
 from .nouns import Card, Place
 from .outbox import Outbox
 from .outputs import Attached, CannotPass, Changed, Done, Effect, IsDenied, IsReady, NotAttached, Passes
@@ -36,6 +36,9 @@ REQUEST_S = 2.0
 TURN_S = 0.05
 """How long a turn may go on taking what waits: the lease must be renewed, and the bus answered, in between."""
 PREPARE_S, PHASE_S = 10.0, 30.0
+
+
+_PRESENT = Refused("it still answers where it is")
 
 
 class FederationError(Exception):
@@ -56,6 +59,10 @@ class EdgeNetwork(Protocol):
     async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
         """Make the switches right for these nodes, by ``Federate.view``; returns when they have confirmed, with
         what went wrong for which. It must read the views before it first waits: they are kept then."""
+        ...
+
+    async def still_here(self, identifier: IPv4Address) -> bool:
+        """Whether the node answers in an own network, so that it cannot have shown up elsewhere."""
         ...
 
     def effect(self, effect: Effect) -> None:
@@ -253,15 +260,26 @@ class Engine:
         if self._waiting + len(orders) > MAX_WAITING:
             self.counted["dropped"] += 1
             raise BusError(f"a frame of {sender}: {self._waiting} orders are waiting already")
-        asked = _Asked(sender, orders, asyncio.get_running_loop().create_future())
-        self._asked.append(asked)
-        self._waiting += len(orders)
-        self._wake.set()
         self.counted["orders in"] += len(orders)
+        refused = await self._pretended(orders)
+        believed = [order for order in orders if not (isinstance(order, Attach) and order.identifier in refused)]
+        asked = _Asked(sender, believed, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
+        self._waiting += len(asked.orders)
+        self._wake.set()
         answers = await asked.answers
         if answers is None or not self._valid():
             raise BusError(f"a frame of {sender}: this instance of {self._bus.domain} has stopped")
+        if len(asked.orders) < len(orders):
+            rest = iter(answers)
+            kept = set(map(id, asked.orders))
+            answers = [next(rest) if id(order) in kept else _PRESENT for order in orders]
         return encode_answers(self._epoch, answers)
+
+    async def _pretended(self, orders: Sequence[Order]) -> set[IPv4Address]:
+        """Nodes that are said to be elsewhere and answer here: somebody pretends to be them."""
+        shown = {order.identifier for order in orders if isinstance(order, Attach)}
+        return {identifier for identifier in shown if await self._network.still_here(identifier)}
 
     async def _send(self, to: str, orders: Sequence[Order]) -> None:
         """One frame, and what comes back; called by the outbox."""

@@ -29,6 +29,11 @@ class Holders:
         since = record.listed.get(int(record.mapping.here.locator), 0)
         return record.holders.get(self._registry.owner_of_network(network) or "", 0) >= max(since, 1)
 
+    def may_tell(self, record: HomeRecord, domain: str) -> bool:
+        """Whether the domain has, or until now had, a place of the node: others have nobody to tell."""
+        owns = self._registry.owns
+        return domain in record.owed or any(owns(domain, place.network) for place in record.mapping.places)
+
     def merge(self, record: HomeRecord, told: Mapping[str, int]) -> bool:
         """A foreign domain has told these; whether that is news."""
         news = False

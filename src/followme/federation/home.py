@@ -164,8 +164,8 @@ class Home:
         record = self.records.get(int(order.identifier))
         if record is None or not record.holders:
             return Accepted()  # at home again: what they were told then, they will drop
-        if sender not in record.holders:
-            return self._desk.refuse("sender is no holder")
+        if not self.holders.may_tell(record, sender):
+            return self._desk.refuse("the node is not with the sender")
         if self.holders.merge(record, order.told):
             self.records.put(int(order.identifier), record)
             self.advance(int(order.identifier), record)
@@ -219,7 +219,8 @@ class Home:
             return
         before = {network for network in record.told if self.holders.confirmed(record, network)}
         at_home = self.holders.confirmed(record, record.mapping.card.home)
-        self.holders.merge(record, answer.told)
+        if self.holders.may_tell(record, to):
+            self.holders.merge(record, answer.told)
         if set(self.holders.networks_of(record, to)) <= set(order.networks):
             # What it holds cannot be newer than what we made, whatever it says.
             version = min(max(answer.version, order.mapping.version), record.mapping.version)

@@ -94,7 +94,7 @@ class KeyValue(Protocol):
         Revisions only grow. Who sees its own fence (``FENCE``, at the revision that ``take_over`` returned) has
         seen all that was written before it.
 
-        It goes on by itself after the server was away; ``KvError`` only when it cannot begin.
+        It goes on by itself after the server was away; ``KvError`` when it cannot begin, or was away for long.
         """
         ...
 

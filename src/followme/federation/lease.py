@@ -89,25 +89,28 @@ class Lease:
         """Whether we certainly hold it at this moment. Ask before each write and each answer."""
         return self._now() < self._until
 
-    async def acquire(self) -> int:
-        """Wait until nobody else holds it, then take it; our epoch. Errors of the bucket only make it wait."""
+    async def acquire(self, hesitation: Callable[[], float] = lambda: 0.0) -> int:
+        """Wait until nobody else holds it, then take it; our epoch. Errors of the bucket only make it wait.
+
+        ``hesitation`` says how many seconds longer than others we wait now.
+        """
         pause = self._ttl_s / 8
         while True:
             try:
-                if await self._try():
+                if await self._try(hesitation()):
                     return self._epoch
             except KvError as error:
                 log.debug("%s: %s", self._what, error)
             await asyncio.sleep(pause)
 
-    async def _try(self) -> bool:
+    async def _try(self, hesitation: float) -> bool:
         entry = await self._kv.get(KEY)
         now = self._now()
         self.holder = holder = _holder(entry)
-        if entry is not None and holder is not None and holder.ttl_s > 0:
+        if entry is not None and holder is not None:
             if self._seen is None or self._seen[0] != entry.revision:
                 self._seen = entry.revision, now
-            if now < self._seen[1] + holder.ttl_s:
+            if now < self._seen[1] + holder.ttl_s + hesitation:
                 return False
         epoch = max(self._epoch, holder.epoch if holder else 0) + 1
         return await self._write(entry, epoch)

@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from .bus import BusError, Unreachable
 from .kv import FENCE, Conflict, Entry, Fenced, Full, KvError, check_key, check_value, fence_epoch
 from .nats_connection import NatsConnection
+from .nats_sweep import Sweeper
 from .nats_watch import Watch
 
 _TIMEOUT_S = 3.0
@@ -67,6 +68,7 @@ class JetStreamKeyValue:
         self._sender: asyncio.Task[None] | None = None
         self._diagnosis: asyncio.Task[None] | None = None
         self._watches: set[Watch] = set()
+        self._sweeper = Sweeper(self._erase)
 
     @classmethod
     async def open(
@@ -80,7 +82,7 @@ class JetStreamKeyValue:
         wanted = {
             "name": self._stream, "subjects": [f"{self._prefix}>"], "retention": "limits", "storage": "file",
             "max_msgs_per_subject": 1, "max_bytes": max_bytes, "discard": "new", "num_replicas": replicas,
-            "max_msg_size": 1 << 20, "max_age": 0, "max_consumers": -1, "max_msgs": -1, "deny_delete": True,
+            "max_msg_size": 1 << 20, "max_age": 0, "max_consumers": -1, "max_msgs": -1,
             "duplicate_window": 100_000_000,
         }  # fmt: skip
         until = asyncio.get_running_loop().time() + timeout
@@ -204,6 +206,7 @@ class JetStreamKeyValue:
         self._fence = self._last
         self._generation += 1
         self._writable = True
+        self._sweeper.start()
         if self._sender is None or self._sender.done():
             self._sender = asyncio.ensure_future(self._send_puts())
         return self._last
@@ -240,6 +243,10 @@ class JetStreamKeyValue:
     async def delete(self, key: str) -> int:
         return await self.submit(key, None)
 
+    async def _erase(self, sequence: int) -> None:
+        if self._writable:
+            await self._ask(f"STREAM.MSG.DELETE.{self._stream}", {"seq": sequence, "no_erase": True})
+
     async def _send_puts(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -247,9 +254,10 @@ class JetStreamKeyValue:
             while self._writable and self._waiting and len(self._flying) < _WINDOW:
                 key, value, future = self._waiting.popleft()
                 headers = {_EXPECTED: str(self._last)}
+                self._last += 1
                 if value is None:
                     headers[_OPERATION] = "DEL"
-                self._last += 1
+                    self._sweeper.note(self._last)
                 self._flying.append((loop.time() + _ACK_S, self._last, future))
                 # The acknowledgement of one put is that of all before it: ask for few.
                 asks = not self._waiting or self._last % _ACK_EACH == 0
@@ -341,6 +349,8 @@ class JetStreamKeyValue:
         self._watches.add(watch)
         try:
             async for entry in watch.entries():
+                if entry is not None and entry.value is None:
+                    self._sweeper.note(entry.revision)
                 if entry is None or entry.key != _PADDING:
                     yield entry
         finally:
@@ -349,6 +359,7 @@ class JetStreamKeyValue:
 
     async def close(self) -> None:
         self._fail(KvError(f"bucket {self._name}: it is closed"))
+        self._sweeper.stop()
         for task in (self._sender, self._diagnosis):
             if task is not None:
                 task.cancel()

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from .bus import BusError
 from .kv import Entry, KvError
 from .nats_connection import NatsConnection
+from .nats_sweep import AWAY_S
 
 _TIMEOUT_S = 3.0
 _HEARTBEAT_S = 1
@@ -39,9 +40,10 @@ class Watch:
         self._queue: asyncio.Queue[Msg] = asyncio.Queue()
         self._revision = 0
         self._delivered = 0
+        self._heard = 0.0
 
     async def entries(self) -> AsyncGenerator[Entry | None, None]:
-        """``KvError`` only if it cannot begin."""
+        """``KvError`` if it cannot begin, or was away for so long that it may have missed deletions."""
         pending = await self._begin()
         complete = pending == 0
         if complete:
@@ -53,6 +55,7 @@ class Watch:
             except TimeoutError:
                 await self._again()
                 continue
+            self._heard = asyncio.get_running_loop().time()
             if message.subject == self._subject:  # of the server itself: a heartbeat, or flow control
                 await self._control(message)
                 continue
@@ -88,9 +91,11 @@ class Watch:
         while True:
             try:
                 await self._begin()
-                return
+                break
             except KvError:
                 await asyncio.sleep(_RETRY_S)
+        if self._heard and asyncio.get_running_loop().time() - self._heard > AWAY_S:
+            raise KvError(f"stream {self._stream}: nothing was heard of it for too long, deletions may be missed")
 
     async def _begin(self) -> int:
         await self.close()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from followme.federation.nats_accounts import Member
-from followme.federation.nats_server import NatsServer, start_servers
+from followme.federation.nats_server import NatsServer, program, start_servers
 from followme.lab import domains_plan
 from followme.lab.domains_document import BUS_PORT, MACHINE, DomainsConfig, Papers
 from followme.lab.domains_topology import DomainsLab
@@ -48,6 +48,14 @@ class BusRequests:
         return BusRequests(self.between_domains - other.between_domains, self.hosts - other.hosts)
 
 
+def missing() -> list[str]:
+    """What this machine lacks for it: one line each, and how to get it."""
+    problems = needs.check(needs.MACHINE_LAB)
+    if program() is None:
+        problems.append("missing nats-server: apt-get install nats-server")
+    return problems
+
+
 class DomainsScenario(RunningLab):
     """``async with DomainsScenario(...) as scenario``: everything runs, the machine at home in the first domain."""
 
@@ -56,7 +64,8 @@ class DomainsScenario(RunningLab):
     def __init__(self, settings: DomainsConfig | None = None) -> None:
         super().__init__()
         self.settings = settings or DomainsConfig()
-        self._daemons: dict[str, Child] = {}
+        self.daemons: dict[str, Child] = {}
+        """Those that run: ``alpha/1`` is a controller of domain alpha, ``dc1`` the agent of the network."""
         self._files: dict[str, tuple[str, str, Path]] = {}
 
     async def _start(self) -> None:
@@ -93,7 +102,7 @@ class DomainsScenario(RunningLab):
     # ---- daemons
 
     async def start(self, name: str) -> None:
-        """Start a daemon: ``alpha/1``, a controller of domain alpha, or ``dc1``, the agent of the network."""
+        """Start a daemon, by its name in ``daemons``."""
         namespace, command, file = self._files[name]
         log = (self.lab.directory / f"{file.stem}.log").open("ab")
         argv = [sys.executable, "-m", "followme.cli", command, "-c", str(file)]
@@ -102,19 +111,19 @@ class DomainsScenario(RunningLab):
                                       name=f"followme {command} ({name})", namespace=namespace)  # fmt: skip
         finally:
             log.close()
-        self._daemons[name] = child
+        self.daemons[name] = child
         self._exit.push_async_callback(child.stop)
 
     async def end(self, name: str, *, kill: bool = False) -> None:
         """End a daemon with SIGTERM, or with SIGKILL as a crash would."""
-        child = self._daemons.pop(name)
+        child = self.daemons.pop(name)
         if kill:
             os.kill(child.pid, signal.SIGKILL)
         await child.stop(STOP_S)
 
     def freeze(self, name: str, *, on: bool = True) -> None:
         """Stop a daemon in its tracks, or let it go on."""
-        os.kill(self._daemons[name].pid, signal.SIGSTOP if on else signal.SIGCONT)
+        os.kill(self.daemons[name].pid, signal.SIGSTOP if on else signal.SIGCONT)
 
     def said(self, name: str) -> str:
         """What a daemon has logged."""
@@ -126,7 +135,7 @@ class DomainsScenario(RunningLab):
         try:
             async with asyncio.timeout(within_s):
                 while text not in self.said(name):
-                    child = self._daemons.get(name)
+                    child = self.daemons.get(name)
                     if child is not None and child.returncode is not None:
                         raise RuntimeError(f"{name} has ended: {self.said(name)[-1500:]}")
                     await asyncio.sleep(0.05)
@@ -151,11 +160,11 @@ class DomainsScenario(RunningLab):
         try:
             async with asyncio.timeout(within_s):
                 while True:
-                    for name in [name for name in self._daemons if name.startswith(f"{domain}/")]:
+                    for name in [name for name in self.daemons if name.startswith(f"{domain}/")]:
                         said = self.said(name)
                         if said.rfind("is served, epoch") > said.rfind("not the active one"):
                             return name
-                        if self._daemons[name].returncode is not None:
+                        if self.daemons[name].returncode is not None:
                             raise RuntimeError(f"{name} has ended: {said[-1500:]}")
                     await asyncio.sleep(0.05)
         except TimeoutError:

@@ -105,6 +105,9 @@ class Realm:
             await self.southbound.barrier(touched, CONFIRM_S)
         return failed
 
+    async def still_here(self, identifier: IPv4Address) -> bool:
+        return False
+
     def effect(self, effect: Effect) -> None:
         """Nobody waits for packets that are parked here."""
 

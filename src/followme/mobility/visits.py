@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any
 
-from followme.domain import Mac, Network, Node
+from followme.domain import Mac, Network, Node, NodeKind
 from followme.mobility.watcher import THROUGH_TABLES, Watcher
 from followme.openflow import PacketOut
 from followme.packets import PacketError
@@ -57,6 +57,16 @@ class VisitWatcher(Watcher):
             ):
                 return
         super()._dhcp(network, port, source, frame)
+
+    async def still_here(self, node: Node) -> bool:
+        """Whether the node answers at its port here; also while that is being found out for another."""
+        binding = self.redirect.bindings.get(node.name)
+        if binding is None or node.kind is NodeKind.MACHINE:
+            return False  # where machines run their hosts say, and these are known to the bus
+        here = binding.here
+        if not self.networks[here.network].ours or here.port == 0 or (here.network, here.port) in self._gone_ports:
+            return False
+        return await self._checks.has_left(node) is not True
 
     def _of_another(self, network: Network, identifier: IPv4Address) -> bool:
         home = self.locations.network_of(identifier)

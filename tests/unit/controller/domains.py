@@ -39,7 +39,7 @@ from followme.openflow.constants import (
     OFPR_ACTION,
     OFPR_NO_MATCH,
 )
-from followme.packets import peek
+from followme.packets import ARP_REQUEST, Arp, arp_reply_frame, parse_arp, peek
 from followme.packets.udp import udp_frame
 
 from ..continuity.fabric import Packet, matches
@@ -57,7 +57,7 @@ def host_mac(number: int) -> Mac:
 
 @dataclass(frozen=True)
 class Host:
-    """A peer at ``HOST_PORT`` of a network."""
+    """A peer in a network."""
 
     network: str
     number: int
@@ -65,6 +65,11 @@ class Host:
     @property
     def address(self) -> IPv4Address:
         return IPv4Address(f"10.{self.number}.0.10")
+
+    @property
+    def port(self) -> int:
+        """In the access network one that the switch says it has, so that the host may be asked there."""
+        return MACHINE_PORT if self.network.startswith("wlan") else HOST_PORT
 
     @property
     def mac(self) -> Mac:
@@ -99,7 +104,7 @@ def document(domain: str, directory: Path, public: dict[str, str]) -> dict[str, 
         "listen": {"port": 0},
         "store": str(directory / f"{domain}.db"),
         "users": [{"name": f"host-{name}", "home": name, "mac": mac_text(host.mac), "address": str(host.address),
-                   "port": HOST_PORT}],
+                   "port": host.port}],
     }  # fmt: skip
     if domain == "alpha":
         made["machines"] = [{"name": "vm", "home": name, "mac": mac_text(VM_MAC), "address": str(VM)}]
@@ -126,6 +131,8 @@ class Domains:
         self.out: list[Out] = []
         self.at = "dc-a"
         """Where the machine is."""
+        self.answering: dict[str, Host] = {}
+        """Hosts that answer when they are asked by ARP, by network."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pumped: dict[str, int] = {}
         self.public = {domain: make_key_file(directory / f"{domain}.key") for domain in DOMAINS}
@@ -162,16 +169,16 @@ class Domains:
         number = next(number for name, number in DOMAINS.values() if name == network)
         for out, table, miss, changed in _forward(self.switches[network].table.entries, port, packet):
             if out == OFPP_CONTROLLER:
-                frame = _frame(changed)
-                self.switches[network].say(PacketIn(
-                    OFP_NO_BUFFER, len(frame), OFPR_NO_MATCH if miss else OFPR_ACTION, table, 0, Match(in_port=port), frame))  # fmt: skip
+                frame, reason = _frame(changed), OFPR_NO_MATCH if miss else OFPR_ACTION
+                up = PacketIn(OFP_NO_BUFFER, len(frame), reason, table, 0, Match(in_port=port), frame)
+                self.switches[network].say(up)
             elif out == UPLINK:
                 assert changed.eth_dst == bytes((2, 0xAA, 0, 0, 0, number)), "the router would not take this frame"
                 for other, there in DOMAINS.values():
                     if changed.ipv4_dst.packed[1] == there:
                         routed = replace(changed, eth_src=bytes((2, 0xAA, 0, 0, 0, there)), eth_dst=b"\x0e" * 6)
                         self.send(other, UPLINK, routed, ttl - 1)
-            elif out == MACHINE_PORT and network != self.at:
+            elif out == MACHINE_PORT and network.startswith("dc") and network != self.at:
                 self.send(network, out, changed, ttl - 1)  # the host that it has left sends it back
             else:
                 self.out.append(Out(network, out, changed))
@@ -182,16 +189,26 @@ class Domains:
             messages: list[Message] = switch.received
             start, self._pumped[name] = self._pumped[name], len(messages)
             for message in messages[start:]:
-                if isinstance(message, PacketOut) and message.actions == (Output(OFPP_TABLE),):
+                if not isinstance(message, PacketOut):
+                    continue
+                if message.actions == (Output(OFPP_TABLE),):
                     self.send(name, message.in_port, _packet(message.data))
+                elif name in self.answering and message.data[12:14] == b"\x08\x06":
+                    self._answer(self.answering[name], parse_arp(message.data, 14))
+
+    def _answer(self, host: Host, asked: Arp) -> None:
+        if asked.op == ARP_REQUEST and asked.target == host.address:
+            frame = arp_reply_frame(asked, host.mac)
+            up = PacketIn(OFP_NO_BUFFER, len(frame), OFPR_ACTION, 0, 0, Match(in_port=host.port), frame)
+            self.switches[host.network].say(up)
 
     async def talks(self, host: Host, where: str, *, first: str = "host") -> None:
         """The host at home and the machine at ``where`` reach each other, and each sees only identifiers."""
         to_vm = Packet(b"\x0e" * 6, host.mac, host.address, VM)
         to_host = Packet(b"\x0e" * 6, VM_MAC, VM, host.address)
         both = [
-            (host.network, HOST_PORT, to_vm, where, MACHINE_PORT, VM_MAC),
-            (where, MACHINE_PORT, to_host, host.network, HOST_PORT, host.mac),
+            (host.network, host.port, to_vm, where, MACHINE_PORT, VM_MAC),
+            (where, MACHINE_PORT, to_host, host.network, host.port, host.mac),
         ]
         for network, port, packet, end, out, mac in both if first == "host" else reversed(both):
             self.out.clear()

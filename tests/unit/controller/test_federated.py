@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from ..continuity.fabric import Packet
 from ..continuity.switch import until
-from .domains import DOMAINS, HOSTS, VM, domains
+from .domains import DOMAINS, HOSTS, MACHINE_PORT, VM, VM_MAC, Domains, domains
 
 
 async def test_sessions_go_on_from_home_to_two_networks_and_back(tmp_path: Path) -> None:
@@ -55,3 +57,48 @@ async def test_a_controller_that_starts_again_has_the_same_rules(tmp_path: Path)
         assert {name: set(switch.table.entries) for name, switch in world.switches.items()} == before
         for host in HOSTS.values():
             await world.talks(host, "dc-b")
+
+
+ABROAD_PORT = 7
+
+
+async def _says(world: Domains, packet: Packet, network: str, port: int, to: tuple[str, int]) -> None:
+    """The packet comes out there, and nowhere else, as it was sent."""
+    world.out.clear()
+    world.send(network, port, packet)
+    async with asyncio.timeout(5):
+        while not world.out:
+            await asyncio.sleep(0.001)
+            world.pump()
+    (came,) = world.out
+    assert (came.network, came.port) == to
+    assert (came.packet.ipv4_src, came.packet.ipv4_dst) == (packet.ipv4_src, packet.ipv4_dst)
+
+
+async def test_a_user_that_shows_up_in_another_domain_keeps_its_address_there(tmp_path: Path) -> None:
+    async with domains(tmp_path) as world:
+        user = HOSTS["wlan-d"]
+        to_vm = Packet(b"\x0e" * 6, user.mac, user.address, VM)
+        to_user = Packet(b"\x0e" * 6, VM_MAC, VM, user.address)
+        await world.talks(user, "dc-a")
+        await _says(world, to_vm, "dc-c", ABROAD_PORT, ("dc-a", MACHINE_PORT))
+        await _says(world, to_user, "dc-a", MACHINE_PORT, ("dc-c", ABROAD_PORT))
+        await world.carry("dc-a", "dc-c", "m1")  # and the machine follows it
+        await _says(world, to_vm, "dc-c", ABROAD_PORT, ("dc-c", MACHINE_PORT))
+        await _says(world, to_user, "dc-c", MACHINE_PORT, ("dc-c", ABROAD_PORT))
+
+
+async def test_who_pretends_to_be_a_user_that_answers_at_home_is_refused(tmp_path: Path) -> None:
+    async with domains(tmp_path) as world:
+        user = HOSTS["wlan-d"]
+        world.answering[user.network] = user
+        world.send("dc-c", ABROAD_PORT, Packet(b"\x0e" * 6, user.mac, user.address, VM))
+        controller = world.instances["gamma"].controller
+        assert controller is not None
+        async with asyncio.timeout(5):
+            while not controller.watcher.refusals.counts["visitor"]:
+                await asyncio.sleep(0.001)
+                world.pump()
+        assert not world.out
+        assert world.federate("delta").view(user.address) is None
+        await world.talks(user, "dc-a")

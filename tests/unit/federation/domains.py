@@ -70,6 +70,9 @@ class Switches:
                     self.engine.quiet(identifier, place)
         return {}
 
+    async def still_here(self, identifier: IPv4Address) -> bool:
+        return False
+
     def effect(self, effect: Effect) -> None:
         self.effects.append(effect)
 

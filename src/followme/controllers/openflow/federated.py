@@ -141,6 +141,11 @@ class FederatedController(Edge):
             return str(error)
         return ""
 
+    async def still_here(self, identifier: IPv4Address) -> bool:
+        name = self.shared.name_of(identifier)
+        binding = None if name is None else self.redirect.bindings.get(name)
+        return binding is not None and await self.watcher.still_here(binding.node)
+
     def effect(self, effect: Effect) -> None:
         if not isinstance(effect, Attached | NotAttached):
             return

@@ -2,7 +2,8 @@
 
 A standby has all that is known (it watches the bucket) and a connection from each switch, and changes nothing.
 When it gets the lease it becomes the bucket's only writer, then the switches' master, then it answers others: so
-whoever was active before is shut out of all three, even if it was only frozen and knows nothing of it.
+whoever was active before is shut out of all three, even if it was only frozen and knows nothing of it. Whatever
+ends its time makes it a standby again; the switches' connections stay.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import contextlib
 import logging
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from followme.config.federation import MEMORY, FederatedConfig
 from followme.config.keys import read_key
-from followme.continuity.ledger import Ledger
-from followme.continuity.southbound import Handlers, Role, Southbound, SwitchError
+from followme.continuity.ledger import CONNECTION_BITS, EPOCH_BITS, Ledger
+from followme.continuity.southbound import DatapathGone, Handlers, Role, Southbound, SwitchError
 from followme.controllers.events import Happening
 from followme.controllers.openflow.edge import listen
 from followme.controllers.openflow.federated import FederatedController
@@ -46,6 +49,9 @@ DOMAIN_BYTES = 256 * MIB
 """What a domain may keep: ``nats_accounts.write_configuration`` grants it by default."""
 AGAIN_S = 0.5
 """How soon it stands by again, after it was active and something ended that."""
+LONELY_S, LONELY_MAX_S = 3.0, 60.0
+"""How long an active instance may be without any switch before another one may try, doubling while that does not
+help; and how much longer than others one without any switch waits for the lease."""
 SWITCHES_S = 2.0
 """How long switches may take to have the rules of a new active instance before others are answered."""
 MIN_PASSWORD = 8
@@ -62,14 +68,7 @@ class Instance:
         self.config, self._watch, self._sock = config, watch, sock
         section = config.file.federation
         self._section = section
-        self._private = load_private_key(section.key_file)
-        public = {domain.name: domain.public_key for domain in section.domains}
-        public[section.domain] = public_key_of(self._private)
-        networks = {domain.name: tuple(one.network() for one in domain.networks) for domain in section.domains}
-        networks[section.domain] = tuple(network for network in config.networks if network.ours)
-        self.registry = Registry(section.domain, {
-            name: Domain(name, networks[name], public[name]) for name in networks})  # fmt: skip
-        self.signer = Ed25519Signer(self._private, public)
+        self.registry, self.signer = registry_of(config, load_private_key(section.key_file))
         self._hub = hub or MemoryHub()
         self._machines = {node.name: node.identifier for node in config.nodes if node.kind is NodeKind.MACHINE}
         self._hosts = {one.name: one.host_name for one in config.file.networks}
@@ -77,21 +76,33 @@ class Instance:
         self.controller: FederatedController | None = None
         self.engine: Engine | None = None
         self.active = asyncio.Event()
+        self._buckets: dict[str, JetStreamKeyValue] = {}
+        self._lonely_s = LONELY_S
 
     async def run(self) -> None:
-        """Stand by and be active by turns; ``OSError`` if it cannot listen, ``BusError`` if the bus never lets us."""
+        """Stand by and be active by turns; ``OSError`` if it cannot listen. A bus that is away is waited for."""
         if self._section.bus == MEMORY:
             return await self._alone()
-        bus = await NatsBus.open(self._access(), self._section.domain, self._section.instance)
-        try:
+        async with contextlib.AsyncExitStack() as opened:
+            southbound = await self._listen(opened, Role.STANDBY)
+            bus = await self._on_bus(opened)
             while True:
                 try:
-                    await self._stand_by(bus)
+                    await self._stand_by(bus, southbound)
                 except (StoreError, KvError, BusError, SwitchError, LeaseLost) as error:
                     log.warning("instance %s of %s: %s", self._section.instance, self._section.domain, error)
                 await asyncio.sleep(AGAIN_S)
-        finally:
-            await bus.close()
+
+    async def _on_bus(self, opened: contextlib.AsyncExitStack) -> NatsBus:
+        while True:
+            try:
+                bus = await NatsBus.open(self._access(), self._section.domain, self._section.instance)
+            except BusError as error:
+                log.warning("instance %s of %s: %s", self._section.instance, self._section.domain, error)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            opened.push_async_callback(bus.close)
+            return bus
 
     def _access(self) -> NatsAccess:
         section = self._section
@@ -108,40 +119,55 @@ class Instance:
             opened.callback(store.close)
             southbound = await self._listen(opened, Role.ALONE)
             bus = self._hub.bus(self._section.domain)
-            await self._be_active(opened, bus, store, southbound, 1, lambda: True, None)
+            await self._be_active(opened, bus, store, southbound, 1, lambda: True)
 
-    async def _stand_by(self, bus: NatsBus) -> None:
+    async def _stand_by(self, bus: NatsBus, southbound: Southbound) -> None:
         section = self._section
         async with contextlib.AsyncExitStack() as opened:
-            southbound = await self._listen(opened, Role.STANDBY)
-            lease_kv = await self._bucket(opened, bus, lease_bucket_of(section.domain), LEASE_BYTES)
-            kv = await self._bucket(opened, bus, bucket_of(section.domain), DOMAIN_BYTES)
+            lease_kv = await self._bucket(bus, lease_bucket_of(section.domain), LEASE_BYTES)
+            kv = await self._bucket(bus, bucket_of(section.domain), DOMAIN_BYTES)
             store = ReplicatedStore()
             opened.callback(store.close)
             await store.restore(kv)
             lease = Lease(lease_kv, section.domain, section.instance, section.lease_s)
             log.info("instance %s of %s stands by", section.instance, section.domain)
-            epoch = await lease.acquire()
             opened.push_async_callback(lease.release)
+            epoch = await _unless(store.lost, lease.acquire(lambda: 0.0 if _attended(southbound) else LONELY_S))
             log.info("instance %s of %s has the lease: epoch %d", section.instance, section.domain, epoch)
             holding = asyncio.ensure_future(lease.hold())
             opened.push_async_callback(_cancel, holding)
+            opened.callback(self._stand_down, southbound)
             await store.lead(epoch)
-            await self._be_active(opened, bus, store, southbound, epoch, lease.valid, holding)
+            await self._be_active(opened, bus, store, southbound, epoch, lease.valid, _ends(holding),
+                                  _failed(store), self._lonely(southbound))  # fmt: skip
 
-    async def _bucket(
-        self, opened: contextlib.AsyncExitStack, bus: NatsBus, name: str, max_bytes: int
-    ) -> JetStreamKeyValue:
-        kv = await JetStreamKeyValue.open(
-            bus.connection, name, replicas=self._section.replicas, max_bytes=max_bytes
-        )  # fmt: skip
-        opened.push_async_callback(kv.close)
-        return kv
+    async def _bucket(self, bus: NatsBus, name: str, max_bytes: int) -> JetStreamKeyValue:
+        """Opened once: it takes the connection's interruptions for itself."""
+        if name not in self._buckets:
+            self._buckets[name] = await JetStreamKeyValue.open(
+                bus.connection, name, replicas=self._section.replicas, max_bytes=max_bytes
+            )  # fmt: skip
+        return self._buckets[name]
+
+    async def _lonely(self, southbound: Southbound) -> None:
+        """Until no switch was connected for too long, though others may have them."""
+        alone_since = time.monotonic()
+        while time.monotonic() < alone_since + self._lonely_s:
+            await asyncio.sleep(LONELY_S / 10)
+            if _attended(southbound):
+                alone_since, self._lonely_s = time.monotonic(), LONELY_S
+        self._lonely_s = min(2 * self._lonely_s, LONELY_MAX_S)
+        raise DatapathGone(f"no switch is connected to instance {self._section.instance}; perhaps to another")
+
+    def _stand_down(self, southbound: Southbound) -> None:
+        """Before anything else ends: nothing is written to switches from now on."""
+        southbound.step_down()
+        southbound.handlers = _no_handlers()
+        log.warning("instance %s of %s is not the active one any more", self._section.instance, self._section.domain)
 
     async def _listen(self, opened: contextlib.AsyncExitStack, role: Role) -> Southbound:
         ours = [network for network in self.config.networks if network.ours]
-        handlers = Handlers(packet_in=lambda network, message: None)
-        southbound = Southbound(ours, Ledger(secrets.randbits(16)), handlers, role=role)
+        southbound = Southbound(ours, Ledger(secrets.randbits(EPOCH_BITS)), _no_handlers(), role=role)
         sock = None if self._sock is None else self._sock.dup()
         self.port = await listen(southbound, self.config.file.listen, sock)
         opened.push_async_callback(southbound.close)
@@ -149,8 +175,11 @@ class Instance:
 
     async def _be_active(
         self, opened: contextlib.AsyncExitStack, bus: Bus, store: Store, southbound: Southbound, epoch: int,
-        valid: Callable[[], bool], holding: asyncio.Future[None] | None,
+        valid: Callable[[], bool], *ends: Coroutine[object, object, None],
     ) -> None:  # fmt: skip
+        """Until the engine cannot go on, a switch has another master, or one of ``ends`` is over."""
+        if southbound.role is not Role.ALONE:
+            southbound.ledger = Ledger(epoch << CONNECTION_BITS)  # nobody has a rule in the one before
         federate = Federate(self.registry, self.signer, store.facts())
         controller = FederatedController(self.config, federate, store, southbound)
         desk = OrderDesk(self.registry, bus, self._machines.get, controller.where, self._hosts.get)
@@ -167,24 +196,59 @@ class Instance:
         await store.replicated()
         if southbound.role is not Role.ALONE:
             with contextlib.suppress(TimeoutError):  # a switch that is slow gets its rules all the same
-                await asyncio.wait_for(southbound.take_over(epoch), SWITCHES_S)
+                async with asyncio.timeout(SWITCHES_S):
+                    await southbound.take_over(epoch)
         await engine.start()
         await HostDesk(engine, controller.arrived, controller.left).serve(bus)
         controller.start()
         self.controller, self.engine = controller, engine
         self.active.set()
         log.info("domain %s is served, epoch %d", self._section.domain, epoch)
-        await _first(engine.wait(), _wait(deposed), *([] if holding is None else [_wait(holding)]))
-        southbound.step_down()
-        log.warning("instance %s of %s is not the active one any more", self._section.instance, self._section.domain)
+        await _first(engine.wait(), _ends(deposed), *ends)
 
     def _inactive(self) -> None:
         self.controller = self.engine = None
         self.active.clear()
 
 
-async def _wait(future: asyncio.Future[None]) -> None:
+def registry_of(config: FederatedConfig, private: bytes) -> tuple[Registry, Ed25519Signer]:
+    """Who owns what in the federation of a domain with that key, and who signs how."""
+    section = config.file.federation
+    public = {domain.name: domain.public_key for domain in section.domains}
+    public[section.domain] = public_key_of(private)
+    networks = {domain.name: tuple(one.network() for one in domain.networks) for domain in section.domains}
+    networks[section.domain] = tuple(network for network in config.networks if network.ours)
+    registry = Registry(section.domain, {name: Domain(name, networks[name], public[name]) for name in networks})
+    return registry, Ed25519Signer(private, public)
+
+
+def _no_handlers() -> Handlers:
+    return Handlers(packet_in=lambda network, message: None)
+
+
+def _attended(southbound: Southbound) -> bool:
+    return any(southbound.attending(datapath) for datapath in southbound.networks)
+
+
+async def _ends(future: asyncio.Future[None]) -> None:
     await asyncio.shield(future)
+
+
+async def _failed(store: ReplicatedStore) -> None:
+    raise StoreError(f"store: {await store.lost()}")
+
+
+async def _unless(lost: Callable[[], Awaitable[str]], work: Awaitable[int]) -> int:
+    """What ``work`` comes to; ``StoreError`` if a standby cannot be kept warm meanwhile."""
+    losing, working = asyncio.ensure_future(lost()), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([losing, working], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise StoreError(f"store: {losing.result()}")
+    finally:
+        await _cancel(losing)
+        await _cancel(working)
 
 
 async def _first(*work: Awaitable[None]) -> None:
@@ -196,10 +260,9 @@ async def _first(*work: Awaitable[None]) -> None:
             task.result()
     finally:
         for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(task)
 
 
-async def _cancel(task: asyncio.Future[None]) -> None:
+async def _cancel(task: asyncio.Future[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,338 @@
+"""Four domains with two controllers each, all of them processes of their own on real NATS servers.
+
+Each domain's switch is connected to both of its controllers, its table is interpreted, and a router that knows
+prefixes stands between the switches (``tests.unit.controller.domains``). A host's agent is played by the test: it
+asks for a machine's migration as an agent does, over the bus. Sessions of hosts with the machine go on all the
+time, and every packet is accounted for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.unit.continuity.flowtable import FlowTable
+from tests.unit.continuity.switch import Shared, Switch
+from tests.unit.controller.domains import (
+    DOMAINS,
+    HOST_PORT,
+    HOSTS,
+    MACHINE_PORT,
+    VM,
+    VM_MAC,
+    Domains,
+    Host,
+    document,
+)
+from tests.unit.continuity.fabric import Packet
+
+from followme.config import federation as config
+from followme.controllers.openflow.instance import registry_of
+from followme.federation.federate import Federate
+from followme.federation.hosts import HostClient
+from followme.federation.keyfile import load_private_key, make_key_file
+from followme.federation.nats import NatsBus, NatsHostBus
+from followme.federation.nats_accounts import DomainLogins, Member, bucket_of, generate_logins
+from followme.federation.nats_connection import NatsAccess
+from followme.federation.nats_kv import JetStreamKeyValue
+from followme.federation.nats_server import NatsServer, start_servers
+from followme.openflow import FlowMod, Message, PacketIn, PacketOut
+from followme.openflow.constants import OFPCR_ROLE_SLAVE
+from followme.store.replicated import ReplicatedStore
+from followme.system.process import Child
+
+INSTANCES = ("1", "2")
+BACKOFF_S = 0.2
+"""Between a switch's attempts to connect."""
+PACE_S = 0.02
+STARTS_S = 40.0
+
+
+class _Line(Switch):
+    """One connection of a switch that has several. ``mods`` are the flow-mods that it was told, by connection."""
+
+    def __init__(self, datapath: int, both: Both) -> None:
+        super().__init__(datapath, both.table)
+        self.shared = both.shared
+        self._both = both
+        self.refused: list[Message] = []
+
+    def _take(self, xid: int, message: Message) -> None:
+        if isinstance(message, FlowMod | PacketOut):
+            (self.refused if self.role == OFPCR_ROLE_SLAVE else self._both.received).append(message)
+        super()._take(xid, message)
+
+
+class Both:
+    """A switch with a connection to each controller of its domain, and the way back when one breaks."""
+
+    def __init__(self, datapath: int, ports: Sequence[int]) -> None:
+        self.datapath, self.ports = datapath, ports
+        self.table = FlowTable()
+        self.shared = Shared()
+        self.received: list[Message] = []
+        self.lines: dict[int, _Line] = {}
+        self.cut: set[int] = set()
+        self._tasks = [asyncio.ensure_future(self._keep(port)) for port in ports]
+
+    async def _keep(self, port: int) -> None:
+        while True:
+            if port not in self.cut:
+                line = _Line(self.datapath, self)
+                with contextlib.suppress(OSError):
+                    await line.connect(port)
+                    self.lines[port] = line
+                    await line.closed.wait()
+                    if self.shared.master is line:
+                        self.shared.master = None
+                self.lines.pop(port, None)
+            await asyncio.sleep(BACKOFF_S)
+
+    async def disconnect(self, port: int) -> None:
+        """Until ``cut`` is emptied."""
+        self.cut.add(port)
+        if port in self.lines:
+            await self.lines[port].leave()
+
+    def say(self, message: PacketIn) -> None:
+        for line in self.lines.values():
+            if line.role != OFPCR_ROLE_SLAVE:
+                line.say(message)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for line in list(self.lines.values()):
+            line.stop_reading()
+
+
+class Fleet(Domains):
+    """``run`` it. Controllers have names as ``alpha/1``."""
+
+    def __init__(self, directory: Path, servers: list[NatsServer], logins: dict[str, DomainLogins]) -> None:
+        self.directory, self.servers, self.logins = directory, servers, logins
+        self.switches: dict[str, Any] = {}
+        self.out, self.at, self._pumped = [], "dc-a", {}
+        self.public = {domain: make_key_file(directory / f"{domain}.key") for domain in DOMAINS}
+        ports = iter(free_ports(len(DOMAINS) * len(INSTANCES)))
+        self.ports = {f"{domain}/{one}": next(ports) for domain in DOMAINS for one in INSTANCES}
+        self.children: dict[str, Child] = {}
+        self.agents: dict[str, HostClient] = {}
+        self.talking: asyncio.Task[None] | None = None
+        self.sent: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self._opened: list[Any] = []
+
+    # ---- controllers
+
+    def document(self, domain: str, instance: str) -> dict[str, Any]:
+        made = document(domain, self.directory, self.public)
+        password = self.directory / f"{domain}.password"
+        password.write_text(self.logins[domain].controller.password)
+        password.chmod(0o600)
+        made["federation"] |= {
+            "bus": ",".join(server.url for server in self.servers), "instance": instance,
+            "user": self.logins[domain].controller.user, "password_file": str(password),
+            "replicas": 1 if len(self.servers) == 1 else 3,
+        }  # fmt: skip
+        del made["store"]
+        made["listen"] = {"address": "127.0.0.1", "port": self.ports[f"{domain}/{instance}"]}
+        return made
+
+    async def begin(self, *names: str, wrap: Sequence[str] = ()) -> None:
+        """Start controllers (all that do not run, if none is named); ``wrap`` is a command to run them by."""
+        for name in names or [one for one in self.ports if one not in self.children]:
+            domain, instance = name.split("/")
+            file = self.directory / f"{domain}-{instance}.yaml"
+            file.write_text(yaml.safe_dump(self.document(domain, instance)))
+            with self.log(name).open("ab") as log:
+                argv = [*wrap, sys.executable, "-m", "followme.cli", "controller", "-c", str(file)]
+                self.children[name] = await Child.start(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv], stdout=log,
+                                                        name=name)  # fmt: skip
+
+    def log(self, name: str) -> Path:
+        return self.directory / f"{name.replace('/', '-')}.log"
+
+    def said(self, name: str) -> str:
+        return self.log(name).read_text() if self.log(name).exists() else ""
+
+    def is_active(self, name: str) -> bool:
+        said = self.said(name)
+        return name in self.children and said.rfind("is served, epoch") > max(
+            said.rfind("not the active one"), said.rfind("stands by"))  # fmt: skip
+
+    async def active(self, domain: str, within_s: float = STARTS_S) -> str:
+        """The controller that serves the domain now."""
+        names = [f"{domain}/{one}" for one in INSTANCES]
+        try:
+            async with asyncio.timeout(within_s):
+                while not (found := [name for name in names if self.is_active(name)]):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError({name: self.said(name)[-1500:] for name in names}) from None
+        return found[0]
+
+    async def until_said(self, name: str, text: str, times: int = 1, within_s: float = STARTS_S) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                while self.said(name).count(text) < times:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"{name} has not said {text!r}: {self.said(name)[-2500:]}") from None
+
+    async def ready(self) -> None:
+        """One controller of each domain is active, the others stand by, and switches are connected to all."""
+        for domain, (network, _) in DOMAINS.items():
+            await self.active(domain)
+            for one in INSTANCES:
+                await self.until_said(f"{domain}/{one}", "stands by")
+            async with asyncio.timeout(10):
+                while len(self.switches[network].lines) < len(INSTANCES) or not self.switches[network].table.entries:
+                    await asyncio.sleep(0.01)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        os.kill(self.children[name].pid, number)
+
+    async def kill(self, name: str) -> None:
+        self.signal(name, signal.SIGKILL)
+        await self.children.pop(name).wait()
+
+    # ---- the machine's hosts
+
+    async def agent(self, network: str) -> HostClient:
+        if network not in self.agents:
+            login = self.logins[self._domain(network)].hosts[network]
+            access = NatsAccess(tuple(one.url for one in self.servers), login.user, login.password)
+            bus = await NatsHostBus.open(access, self._domain(network), network)
+            self._opened.append(bus)
+            self.agents[network] = HostClient(bus)
+        return self.agents[network]
+
+    async def carry_by_host(self, target: str, migration: str) -> None:
+        host = await self.agent(self.at)
+        await host.prepare(VM, target, migration)
+        self.at = target
+        await host.flipped(VM, migration)
+        await host.released(VM, migration)
+
+    # ---- sessions
+
+    def converse(self, *hosts: Host) -> None:
+        """From now on these hosts and the machine send to each other all the time, by ``PACE_S``."""
+        self.talking = asyncio.ensure_future(self._converse(hosts or tuple(HOSTS.values())))
+
+    async def _converse(self, hosts: Sequence[Host]) -> None:
+        while True:
+            for host in hosts:
+                to_vm = Packet(b"\x0e" * 6, host.mac, host.address, VM)
+                to_host = Packet(b"\x0e" * 6, VM_MAC, VM, host.address)
+                self._account(host, to_vm, host.network, HOST_PORT, self.at, MACHINE_PORT, VM_MAC)
+                self._account(host, to_host, self.at, MACHINE_PORT, host.network, HOST_PORT, host.mac)
+            await asyncio.sleep(PACE_S)
+
+    def _account(self, host: Host, packet: Packet, network: str, port: int, end: str, out: int, mac: bytes) -> None:
+        self.out.clear()
+        self.send(network, port, packet)
+        self.sent[host.network] += 1
+        came = [(one.network, one.port, one.packet) for one in self.out]
+        if came != [(end, out, replace(packet, eth_dst=mac, eth_src=came[0][2].eth_src if came else b""))]:
+            self.lost[f"{packet.ipv4_src} -> {packet.ipv4_dst}, from {network} to {end}: {came}"] += 1
+
+    async def first_words(self) -> None:
+        """What hosts and the machine say first is brought by their controllers; from then on by the switches."""
+        for host in HOSTS.values():
+            await self.talks(host, self.at)
+
+    # ---- what is kept
+
+    async def mapping(self, domain: str) -> Any:
+        """What the domain's bucket says of the machine, as a controller that starts now would see it."""
+        login = self.logins[domain].controller
+        access = NatsAccess(tuple(one.url for one in self.servers), login.user, login.password)
+        bus = await NatsBus.open(access, domain, "test")
+        store = ReplicatedStore()
+        try:
+            replicas = 1 if len(self.servers) == 1 else 3
+            kv = await JetStreamKeyValue.open(bus.connection, bucket_of(domain), replicas=replicas)
+            await store.restore(kv)
+            checked = config.check(self.document(domain, "1"), "a test's config")
+            registry, signer = registry_of(checked, load_private_key(checked.file.federation.key_file))
+            view = Federate(registry, signer, store.facts()).view(VM)
+            await kv.close()
+            return None if view is None else view.mapping
+        finally:
+            store.close()
+            await bus.close()
+
+    async def same_everywhere(self, where: str, within_s: float = 30.0) -> None:
+        """Until each domain that knows the machine has it at ``where``, with nothing old left."""
+        found: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    found = {domain: await self.mapping(domain) for domain in DOMAINS}
+                    known = [one for one in found.values() if one is not None]
+                    if all(one.here.network == where and not (one.arriving or one.leaving) for one in known):
+                        if len({(one.version, one.here) for one in known}) <= 1 and (known or where == "dc-a"):
+                            return
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            raise AssertionError(f"not all at {where}: {found}") from None
+
+    async def close(self) -> None:
+        if self.talking is not None:
+            self.talking.cancel()
+            await asyncio.gather(self.talking, return_exceptions=True)
+        for child in self.children.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+            await child.wait()
+        for switch in self.switches.values():
+            await switch.close()
+        for one in self._opened:
+            await one.close()
+        for server in self.servers:
+            server.send_signal(signal.SIGCONT)
+            await server.kill()
+
+
+@asynccontextmanager
+async def fleet(directory: Path, servers: int = 1) -> AsyncIterator[Fleet]:
+    """All of it runs, and the machine talks to a host of each network."""
+    logins = generate_logins({domain: [network] for domain, (network, _) in DOMAINS.items()})
+    ports = free_ports(2 * servers)
+    members = [Member(f"n{number}", f"127.0.0.1:{ports.pop()}", cluster=f"127.0.0.1:{ports.pop()}")
+               for number in range(servers)]  # fmt: skip
+    made = Fleet(directory, await start_servers(members, directory, logins), logins)
+    try:
+        for domain, (network, number) in DOMAINS.items():
+            made.switches[network] = Both(number, [made.ports[f"{domain}/{one}"] for one in INSTANCES])
+            made._pumped[network] = 0
+        await made.begin()
+        await made.ready()
+        await made.first_words()
+        yield made
+    finally:
+        await made.close()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
