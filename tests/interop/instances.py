@@ -15,9 +15,8 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ STARTS_S = 40.0
 
 
 class _Line(Switch):
-    """One connection of a switch that has several. ``mods`` are the flow-mods that it was told, by connection."""
+    """One connection of a switch that has several; ``refused``: what it was told there as a slave."""
 
     def __init__(self, datapath: int, both: Both) -> None:
         super().__init__(datapath, both.table)
@@ -74,6 +73,44 @@ class _Line(Switch):
         super()._take(xid, message)
 
 
+class Gate:
+    """A way to a server that may be blocked without a word, as by a broken cable far away."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._free = asyncio.Event()
+        self._free.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def block(self, *, on: bool = True) -> None:
+        (self._free.clear if on else self._free.set)()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = self._target.removeprefix("nats://").rpartition(":")
+        there, out = await asyncio.open_connection(host, int(port))
+        for one in (self._carry(reader, out), self._carry(there, writer)):
+            task = asyncio.ensure_future(one)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                await self._free.wait()
+                sink.write(data)
+        sink.close()
+
+    async def close(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
 class Both:
     """A switch with a connection to each controller of its domain, and the way back when one breaks."""
 
@@ -82,6 +119,7 @@ class Both:
         self.table = FlowTable()
         self.shared = Shared()
         self.received: list[Message] = []
+        self.told = 0
         self.lines: dict[int, _Line] = {}
         self.cut: set[int] = set()
         self._tasks = [asyncio.ensure_future(self._keep(port)) for port in ports]
@@ -109,6 +147,7 @@ class Both:
         for line in self.lines.values():
             if line.role != OFPCR_ROLE_SLAVE:
                 line.say(message)
+                self.told += 1
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -128,11 +167,17 @@ class Fleet(Domains):
         self.public = {domain: make_key_file(directory / f"{domain}.key") for domain in DOMAINS}
         ports = iter(free_ports(len(DOMAINS) * len(INSTANCES)))
         self.ports = {f"{domain}/{one}": next(ports) for domain in DOMAINS for one in INSTANCES}
+        self.instances_of = dict.fromkeys(DOMAINS, INSTANCES)
+        self.gates: dict[str, Gate] = {}
+        self._urls: dict[str, str] = {}
+        self._begun: dict[str, int] = {}
         self.children: dict[str, Child] = {}
         self.agents: dict[str, HostClient] = {}
         self.talking: asyncio.Task[None] | None = None
-        self.sent: Counter[str] = Counter()
+        self.sent, self.brought = 0, 0
         self.lost: Counter[str] = Counter()
+        self.upward: Counter[str] = Counter()
+        """Packets that went up to a controller, which sends them on later."""
         self._opened: list[Any] = []
 
     # ---- controllers
@@ -143,7 +188,8 @@ class Fleet(Domains):
         password.write_text(self.logins[domain].controller.password)
         password.chmod(0o600)
         made["federation"] |= {
-            "bus": ",".join(server.url for server in self.servers), "instance": instance,
+            "bus": self._urls.get(f"{domain}/{instance}") or ",".join(one.url for one in self.servers),
+            "instance": instance,
             "user": self.logins[domain].controller.user, "password_file": str(password),
             "replicas": 1 if len(self.servers) == 1 else 3,
         }  # fmt: skip
@@ -153,10 +199,12 @@ class Fleet(Domains):
 
     async def begin(self, *names: str, wrap: Sequence[str] = ()) -> None:
         """Start controllers (all that do not run, if none is named); ``wrap`` is a command to run them by."""
-        for name in names or [one for one in self.ports if one not in self.children]:
+        for name in names or [one for one in self.ports if one not in self.children and one[-1] in
+                              self.instances_of[one.split("/")[0]]]:
             domain, instance = name.split("/")
             file = self.directory / f"{domain}-{instance}.yaml"
             file.write_text(yaml.safe_dump(self.document(domain, instance)))
+            self._begun[name] = self.log(name).stat().st_size if self.log(name).exists() else 0
             with self.log(name).open("ab") as log:
                 argv = [*wrap, sys.executable, "-m", "followme.cli", "controller", "-c", str(file)]
                 self.children[name] = await Child.start(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv], stdout=log,
@@ -166,7 +214,8 @@ class Fleet(Domains):
         return self.directory / f"{name.replace('/', '-')}.log"
 
     def said(self, name: str) -> str:
-        return self.log(name).read_text() if self.log(name).exists() else ""
+        """Since it was begun."""
+        return self.log(name).read_bytes()[self._begun[name] :].decode() if name in self._begun else ""
 
     def is_active(self, name: str) -> bool:
         said = self.said(name)
@@ -196,10 +245,11 @@ class Fleet(Domains):
         """One controller of each domain is active, the others stand by, and switches are connected to all."""
         for domain, (network, _) in DOMAINS.items():
             await self.active(domain)
-            for one in INSTANCES:
+            instances = self.instances_of[domain]
+            for one in instances:
                 await self.until_said(f"{domain}/{one}", "stands by")
             async with asyncio.timeout(10):
-                while len(self.switches[network].lines) < len(INSTANCES) or not self.switches[network].table.entries:
+                while len(self.switches[network].lines) < len(instances) or not self.switches[network].table.entries:
                     await asyncio.sleep(0.01)
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -235,20 +285,30 @@ class Fleet(Domains):
 
     async def _converse(self, hosts: Sequence[Host]) -> None:
         while True:
+            self.out.clear()
+            self.pump()
+            self.brought += len(self.out)
             for host in hosts:
                 to_vm = Packet(b"\x0e" * 6, host.mac, host.address, VM)
                 to_host = Packet(b"\x0e" * 6, VM_MAC, VM, host.address)
-                self._account(host, to_vm, host.network, HOST_PORT, self.at, MACHINE_PORT, VM_MAC)
-                self._account(host, to_host, self.at, MACHINE_PORT, host.network, HOST_PORT, host.mac)
+                self._account(to_vm, host.network, HOST_PORT, self.at, MACHINE_PORT, VM_MAC)
+                self._account(to_host, self.at, MACHINE_PORT, host.network, HOST_PORT, host.mac)
             await asyncio.sleep(PACE_S)
 
-    def _account(self, host: Host, packet: Packet, network: str, port: int, end: str, out: int, mac: bytes) -> None:
+    def _account(self, packet: Packet, network: str, port: int, end: str, out: int, mac: bytes) -> None:
         self.out.clear()
+        told = sum(switch.told for switch in self.switches.values())
         self.send(network, port, packet)
-        self.sent[host.network] += 1
-        came = [(one.network, one.port, one.packet) for one in self.out]
-        if came != [(end, out, replace(packet, eth_dst=mac, eth_src=came[0][2].eth_src if came else b""))]:
-            self.lost[f"{packet.ipv4_src} -> {packet.ipv4_dst}, from {network} to {end}: {came}"] += 1
+        self.sent += 1
+        came = [(one.network, one.port, one.packet.eth_dst, one.packet.ipv4_src, one.packet.ipv4_dst)
+                for one in self.out]  # fmt: skip
+        if came == [(end, out, mac, packet.ipv4_src, packet.ipv4_dst)]:
+            return
+        way = f"{packet.ipv4_src} -> {packet.ipv4_dst}, from {network} to {end}"
+        if not came and sum(switch.told for switch in self.switches.values()) > told:
+            self.upward[way] += 1
+        else:
+            self.lost[f"{way}: {came}"] += 1
 
     async def first_words(self) -> None:
         """What hosts and the machine say first is brought by their controllers; from then on by the switches."""
@@ -303,23 +363,36 @@ class Fleet(Domains):
             await switch.close()
         for one in self._opened:
             await one.close()
+        for gate in self.gates.values():
+            await gate.close()
         for server in self.servers:
             server.send_signal(signal.SIGCONT)
             await server.kill()
 
 
 @asynccontextmanager
-async def fleet(directory: Path, servers: int = 1) -> AsyncIterator[Fleet]:
-    """All of it runs, and the machine talks to a host of each network."""
+async def fleet(
+    directory: Path, servers: int = 1, *, single: Collection[str] = (), gated: Collection[str] = (),
+    store: str = "", wrap: Mapping[str, Sequence[str]] | None = None, **options: Any,
+) -> AsyncIterator[Fleet]:  # fmt: skip
+    """All of it runs, and the machine has spoken to a host of each network. ``single``: domains with one instance;
+    ``gated``: controllers with a ``Gate`` before the bus; ``wrap``: commands to run controllers by; ``store``: the
+    server's directory; ``options`` as of ``start_servers``."""
     logins = generate_logins({domain: [network] for domain, (network, _) in DOMAINS.items()})
     ports = free_ports(2 * servers)
-    members = [Member(f"n{number}", f"127.0.0.1:{ports.pop()}", cluster=f"127.0.0.1:{ports.pop()}")
+    members = [Member(f"n{number}", f"127.0.0.1:{ports.pop()}", store, f"127.0.0.1:{ports.pop()}")
                for number in range(servers)]  # fmt: skip
-    made = Fleet(directory, await start_servers(members, directory, logins), logins)
+    made = Fleet(directory, await start_servers(members, directory, logins, **options), logins)
+    made.instances_of |= dict.fromkeys(single, INSTANCES[:1])
     try:
         for domain, (network, number) in DOMAINS.items():
             made.switches[network] = Both(number, [made.ports[f"{domain}/{one}"] for one in INSTANCES])
             made._pumped[network] = 0
+        for name in gated:
+            made.gates[name] = Gate(made.servers[0].url)
+            made._urls[name] = await made.gates[name].start()
+        for name, command in (wrap or {}).items():
+            await made.begin(name, wrap=command)
         await made.begin()
         await made.ready()
         await made.first_words()

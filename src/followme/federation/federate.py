@@ -40,25 +40,31 @@ from .outputs import CannotPass, Outputs, Passes, View
 from .records import HeldRecord, HomeRecord
 from .registry import Registry
 from .signing import Signer
+from .table import Load
 
 
 class Federate:
-    """Restored from ``facts``: keys and values as ``Outputs.writes`` had them."""
+    """Restored from ``facts``: keys and values as ``Outputs.writes`` had them.
 
-    def __init__(self, registry: Registry, signer: Signer, facts: Iterable[tuple[str, bytes]] = ()) -> None:
+    ``load`` gives one of them as it is now, so that those that rest are not kept here, too: then what ``take``
+    returns must be there before anything else is called.
+    """
+
+    def __init__(
+        self, registry: Registry, signer: Signer, facts: Iterable[tuple[str, bytes]] = (), load: Load | None = None
+    ) -> None:
         self._registry = registry
         self._desk = Desk(registry, signer)
         names: dict[str, int] = {}
-        self._home = Home(self._desk, names)
+        self._home = Home(self._desk, names, load)
         self._moves = Moves(self._desk, self._home)
-        self._held = Holdings(self._desk, names)
+        self._held = Holdings(self._desk, names, load)
         self._foreign = Foreign(self._desk, self._held)
         self._correspondent = Correspondent(self._desk, self._held, self._adopted)
         self._conductor = Conductor(self._desk, self._mapping, lambda key: self._held.tomb(key)[0])
-        for key, fact in facts:
-            self._restore(key, fact)
+        unfinished = [identifier for key, fact in facts for identifier in self._restore(key, fact)]
         self._held.restored()
-        for identifier in self._home.unfinished():
+        for identifier in unfinished:
             self._home.resume(identifier)
             self._moves.resume(identifier)
         self._conductor.resume()
@@ -265,16 +271,19 @@ class Federate:
         if record.mapping is not None:
             self._conductor.changed(key, record.mapping)
 
-    def _restore(self, key: str, fact: bytes) -> None:
+    def _restore(self, key: str, fact: bytes) -> tuple[int, ...]:
+        """The node at home here for which there is something to do, if the fact is about one."""
         kind, _, rest = key.partition("/")
         if kind == "n":
-            self._home.records.restore(int(rest), fact)
-        elif kind == "h":
-            self._held.records.restore(int(rest), fact)
+            identifier = int(rest)
+            return (identifier,) if self._home.restore(identifier, fact) else ()
+        if kind == "h":
+            self._held.restore(int(rest), fact)
         elif kind == "t":
             self._held.restore_tomb(int(rest), fact)
         else:
             self._conductor.restore(key, fact)
+        return ()
 
 
 def _places(held: HeldRecord) -> tuple[Place, ...]:

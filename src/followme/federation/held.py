@@ -14,7 +14,7 @@ from .desk import Desk
 from .nouns import Mapping
 from .pools import Pools
 from .records import HeldRecord
-from .table import Table
+from .table import Load, Table
 
 TOMBSTONE_S: Final = 3600.0
 MAX_TOMBSTONES: Final = 1 << 16
@@ -26,8 +26,8 @@ MAX_TOLD: Final = 1024
 class Holdings:
     """``records`` by identifier (as a number). ``names`` is shared with the home role."""
 
-    def __init__(self, desk: Desk, names: dict[str, int]) -> None:
-        self.records: Table[HeldRecord] = Table("h", HeldRecord.encode, records.held_record)
+    def __init__(self, desk: Desk, names: dict[str, int], load: Load | None) -> None:
+        self.records: Table[HeldRecord] = Table("h", HeldRecord.encode, records.held_record, load)
         self.names = names
         self.pools = Pools(desk.registry.own_networks)
         self._desk = desk
@@ -67,19 +67,22 @@ class Holdings:
                 del record.given[locator]
                 self.pools.back(network, locator)
 
+    def restore(self, identifier: int, fact: bytes) -> None:
+        """All of them, and then ``restored``."""
+        self.records.restore(identifier, fact)
+        name, given = records.held_head(fact)
+        if name:
+            self.names[name] = identifier
+        for locator, (network, _) in given.items():
+            if self._desk.registry.mine(network):
+                self.pools.restore(network, locator)
+
     def restore_tomb(self, identifier: int, fact: bytes) -> None:
         version, at_home = fact.decode().split()
         self._tombs[identifier] = int(version), at_home == "home", self._desk.now + TOMBSTONE_S
 
     def restored(self) -> None:
         """All facts have been read: the pools know what is given, and tombstones get their time."""
-        for identifier, fact in self.records.facts():
-            name, given = records.held_head(fact)
-            if name:
-                self.names[name] = identifier
-            for locator, (network, _) in given.items():
-                if self._desk.registry.mine(network):
-                    self.pools.restore(network, locator)
         self.pools.restored()
         if self._tombs:
             self._desk.alarm_in(TOMBSTONE_S, self._expire)

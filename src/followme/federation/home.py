@@ -20,14 +20,14 @@ from .nouns import Card, Place
 from .nouns import Mapping as NodeMapping
 from .outputs import Changed, Passes
 from .records import HomeRecord
-from .table import Table
+from .table import Load, Table
 
 
 class Home:
     """``records`` by identifier (as a number)."""
 
-    def __init__(self, desk: Desk, names: dict[str, int]) -> None:
-        self.records: Table[HomeRecord] = Table("n", HomeRecord.encode, records.home_record)
+    def __init__(self, desk: Desk, names: dict[str, int], load: Load | None) -> None:
+        self.records: Table[HomeRecord] = Table("n", HomeRecord.encode, records.home_record, load)
         self.holders = Holders(desk)
         self._desk = desk
         self._registry = desk.registry
@@ -256,16 +256,13 @@ class Home:
             record.denials.remove((to, order.migration, order.reason))
             self.records.put(int(order.identifier), record)
 
-    def unfinished(self) -> list[int]:
-        """After a restart: names are known again; the identifiers for which there is something to do."""
-        found = []
-        for key, fact in self.records.facts():
-            name, unfinished = records.home_head(fact)
-            if name:
-                self._names[name] = key
-            if unfinished:
-                found.append(key)
-        return found
+    def restore(self, key: int, fact: bytes) -> bool:
+        """After a restart: the name is known again; whether there is something to do (``resume``)."""
+        self.records.restore(key, fact)
+        name, unfinished = records.home_head(fact)
+        if name:
+            self._names[name] = key
+        return unfinished
 
     def resume(self, key: int) -> None:
         """What was not answered is sent again."""

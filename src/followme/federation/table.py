@@ -1,4 +1,8 @@
-"""Records of nodes, kept as octets: one million of them must fit into memory, and few are in use at a time."""
+"""Records of nodes: one million of them must fit into memory, and few are in use at a time.
+
+What the store has is not kept here a second time: of a record that rests only its identifier is known, and it is
+read again when it is wanted.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,22 @@ from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
 MAX_LIVE: Final = 4096
-"""Records kept decoded beside their octets."""
+"""Records kept decoded beside what is stored."""
 
 R = TypeVar("R")
+Load = Callable[[str], bytes | None]
+"""The fact of this key as it was written last; ``None`` if there is none."""
 
 
 class Table(Generic[R]):
-    """Records by identifier (as a number), and their facts ``<prefix>/<identifier>``."""
+    """Records by identifier (as a number), and their facts ``<prefix>/<identifier>``. Without ``load`` all octets
+    are kept."""
 
-    def __init__(self, prefix: str, encode: Callable[[R], bytes], decode: Callable[[bytes], R]) -> None:
-        self._prefix, self._encode, self._decode = prefix, encode, decode
-        self._octets: dict[int, bytes] = {}
+    def __init__(
+        self, prefix: str, encode: Callable[[R], bytes], decode: Callable[[bytes], R], load: Load | None
+    ) -> None:
+        self._prefix, self._encode, self._decode, self._load = prefix, encode, decode, load
+        self._octets: dict[int, bytes | None] = {}
         self._live: dict[int, R] = {}
         self._dirty: set[int] = set()
 
@@ -30,19 +39,17 @@ class Table(Generic[R]):
         return identifier in self._octets
 
     def restore(self, identifier: int, fact: bytes) -> None:
-        self._octets[identifier] = fact
-
-    def facts(self) -> Iterator[tuple[int, bytes]]:
-        """What was restored, as it was written."""
-        return iter(list(self._octets.items()))
+        self._octets[identifier] = fact if self._load is None else None
 
     def get(self, identifier: int) -> R | None:
         """The record; who changes it must ``put`` it."""
         record = self._live.get(identifier)
-        if record is None:
-            octets = self._octets.get(identifier)
+        if record is None and identifier in self._octets:
+            octets = self._octets[identifier]
+            if octets is None and self._load is not None:
+                octets = self._load(f"{self._prefix}/{identifier}")
             if octets is None:
-                return None
+                raise LookupError(f"fact {self._prefix}/{identifier} is not in the store any more")
             record = self._live[identifier] = self._decode(octets)
         return record
 
@@ -51,21 +58,23 @@ class Table(Generic[R]):
         if write:
             self._live[identifier] = record
             self._dirty.add(identifier)
-            self._octets.setdefault(identifier, b"")
+            self._octets.setdefault(identifier, None)
         else:
             self._octets[identifier] = self._encode(record)
 
     def delete(self, identifier: int) -> None:
-        if self._octets.pop(identifier, None) is not None:
+        if identifier in self._octets:
+            del self._octets[identifier]
             self._live.pop(identifier, None)
             self._dirty.add(identifier)
 
     def flush(self, writes: dict[str, bytes | None]) -> None:
-        """Put what has changed into ``writes``."""
+        """Put what has changed into ``writes``, which are in the store before anything else is asked of us."""
         for identifier in self._dirty:
             key = f"{self._prefix}/{identifier}"
             if identifier in self._octets:
-                writes[key] = self._octets[identifier] = self._encode(self._live[identifier])
+                octets = writes[key] = self._encode(self._live[identifier])
+                self._octets[identifier] = octets if self._load is None else None
             else:
                 writes[key] = None
         self._dirty.clear()

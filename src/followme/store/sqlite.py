@@ -320,6 +320,10 @@ class Store:
         else:
             self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", key, value)
 
+    def fact(self, key: str) -> bytes | None:
+        found = self._read("SELECT value FROM facts WHERE key = ?", key)
+        return found[0][0] if found else None
+
     def facts(self) -> Iterator[tuple[str, bytes]]:
         """(key, value) by key, read bit by bit: what is written meanwhile is seen or is not."""
         more: list[Row] = self._read("SELECT key, value FROM facts ORDER BY key LIMIT ?", _PAGE)

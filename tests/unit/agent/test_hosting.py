@@ -15,7 +15,7 @@ from followme.agent.carrying import Carrying
 from followme.agent.federated_hooks import FederatedHooks
 from followme.agent.host_config import check, load_operator
 from followme.agent.host_network import HostNetwork
-from followme.config.document import ConfigError
+from followme.config.document import ConfigError, read
 from followme.domain import Migration, MigrationState
 from followme.federation.hosts import HostClient, HostRequest, decode
 from followme.federation.memory import MemoryHub
@@ -27,6 +27,7 @@ from followme.remote.client import Client
 from followme.remote.server import Caller
 from followme.store import Store
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 VM, MAC = IPv4Address("10.1.0.5"), bytes.fromhex("02fc0000e001")
 SPEC = MachineSpec(name="vm1", mac=MAC, memory_bytes=1 << 27, kernel=Path("/k"), initrd=Path("/i"), cmdline="")
 MOVE = Migration("m1", "vm1", "dc1", "dc2", "live", MigrationState.PLANNED, 0.0)
@@ -70,6 +71,12 @@ def test_what_is_wrong_is_named(change: Callable[[dict[str, Any]], object], says
     with pytest.raises(ConfigError) as error:
         check(data, "host.yaml")
     assert any(says in problem for problem in error.value.problems), error.value.problems
+
+
+def test_the_examples_are_right() -> None:
+    config = check(read(EXAMPLES / "agent-host.yaml", "federation", "docs"), "agent-host.yaml")
+    assert sorted(config.control.peers) == ["dc2", "dc3"]
+    assert load_operator(EXAMPLES / "operator.yaml").federation.user == "alpha.operator"
 
 
 def test_an_operators_file(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class OneDomain:
         registry = Registry(name, DOMAINS)
         signer = Ed25519Signer(KEYS[name][0], PUBLIC)
         self.switches = Switches({one.name for one in registry.own_networks})
-        federate = Federate(registry, signer, self.store.facts())
+        federate = Federate(registry, signer, self.store.facts(), self.store.fact)
         self.engine = Engine(federate, self.bus, self.store, self.switches, epoch, valid=valid or self._valid)
         self.switches.engine = self.engine
         await self.engine.start()

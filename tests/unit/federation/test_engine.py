@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -226,3 +227,23 @@ async def test_many_nodes_share_frames() -> None:
         counted = four.beta.engine.counted
         assert counted["orders out"] >= 300
         assert counted["frames out"] < counted["orders out"] / 10
+
+
+async def test_a_long_queue_does_not_keep_the_loop_from_renewing_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Four() as four:
+        node = four.cards[0]
+        taken = 0
+
+        def know(_: object) -> None:
+            nonlocal taken
+            taken += 1
+            time.sleep(0.002)
+
+        monkeypatch.setattr(four.alpha.engine.federate, "know", know)
+        for _ in range(300):
+            four.alpha.engine.know(node)
+        longest, last = 0.0, time.monotonic()
+        while taken < 300:
+            await asyncio.sleep(0)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        assert longest < 0.4  # and not all of it, 0.6 s

@@ -163,7 +163,8 @@ class Instance:
         """Before anything else ends: nothing is written to switches from now on."""
         southbound.step_down()
         southbound.handlers = _no_handlers()
-        log.warning("instance %s of %s is not the active one any more", self._section.instance, self._section.domain)
+        section = self._section
+        log.warning("instance %s of %s is not the active one any more", section.instance, section.domain)
 
     async def _listen(self, opened: contextlib.AsyncExitStack, role: Role) -> Southbound:
         ours = [network for network in self.config.networks if network.ours]
@@ -180,7 +181,7 @@ class Instance:
         """Until the engine cannot go on, a switch has another master, or one of ``ends`` is over."""
         if southbound.role is not Role.ALONE:
             southbound.ledger = Ledger(epoch << CONNECTION_BITS)  # nobody has a rule in the one before
-        federate = Federate(self.registry, self.signer, store.facts())
+        federate = Federate(self.registry, self.signer, store.facts(), store.fact)
         controller = FederatedController(self.config, federate, store, southbound)
         desk = OrderDesk(self.registry, bus, self._machines.get, controller.where, self._hosts.get)
         bus = OrderBus(bus, desk)
