@@ -14,6 +14,7 @@ from followme.federation.messages import Answer, Order
 from followme.federation.nouns import Card
 from followme.federation.outputs import Effect
 from followme.federation.registry import Domain, Registry
+from followme.federation.table import Load
 
 NETWORKS = {"alpha": ("a1", "a2"), "beta": ("b1",), "gamma": ("g1", "g2"), "delta": ("d1",), "epsilon": ("e1",)}
 POOL_LENGTH = {"b1": 30}
@@ -57,8 +58,10 @@ def _digest(domain: str, data: bytes) -> bytes:
     return hashlib.blake2b(data, key=domain.encode()).digest()
 
 
-def federate(domain: str, facts: Iterable[tuple[str, bytes]] = (), pool_length: int | None = None) -> Federate:
-    return Federate(Registry(domain, domains(pool_length)), QuickSigner(domain), facts)
+def federate(
+    domain: str, facts: Iterable[tuple[str, bytes]] = (), pool_length: int | None = None, load: Load | None = None
+) -> Federate:
+    return Federate(Registry(domain, domains(pool_length)), QuickSigner(domain), facts, load)
 
 
 def card(name: str, home: str, host: int, kind: NodeKind = NodeKind.USER) -> Card:
@@ -95,7 +98,8 @@ class World:
 
     def start(self, domain: str) -> None:
         """(Re)start from what was written: all else is lost, answers to it too."""
-        self.feds[domain] = federate(domain, list(self.facts[domain].items()), self.pool_length)
+        facts = self.facts[domain]
+        self.feds[domain] = federate(domain, list(facts.items()), self.pool_length, facts.get)
         self.letters = [letter for letter in self.letters if not (letter.back and letter.to == domain)]
         for one in self.cards:
             if one.home in NETWORKS[domain]:

@@ -362,21 +362,18 @@ class Engine:
         at = self.federate.next_timer()
         if at is not None and at <= now:
             self.federate.timer(now)
-        writes: dict[str, bytes | None] = {}
         orders: list[tuple[str, Order]] = []
-        while True:
-            out = self.federate.take()
-            writes |= out.writes
-            turn.effects += out.effects
-            own = [order for to, order in out.orders if to == self._bus.domain]
-            orders += [(to, order) for to, order in out.orders if to != self._bus.domain]
-            if not own:
-                break
-            turn.own += [(order, self.federate.receive(self._bus.domain, order, now)) for order in own]
-        if writes:
-            with self._store.batch():
-                for key, value in writes.items():
+        with self._store.batch():
+            while True:
+                out = self.federate.take()
+                for key, value in out.writes.items():
                     self._store.put_fact(key, value)
+                turn.effects += out.effects
+                own = [order for to, order in out.orders if to == self._bus.domain]
+                orders += [(to, order) for to, order in out.orders if to != self._bus.domain]
+                if not own:
+                    break
+                turn.own += [(order, self.federate.receive(self._bus.domain, order, now)) for order in own]
         return turn, orders
 
     async def _finish(self, turn: _Turn) -> None:

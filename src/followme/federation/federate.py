@@ -199,10 +199,10 @@ class Federate:
     def view(self, identifier: IPv4Address) -> View | None:
         """``None``: nothing but the rules that every node at home has."""
         key = int(identifier)
-        held = self._held.records.get(key)
+        held = self._held.records.peek(key)
         reserved = _places(held) if held is not None else ()
         if self._registry.home_of(identifier) == self._desk.me:
-            record = self._home.records.get(key)
+            record = self._home.records.peek(key)
             if record is None or (not record.holders and not reserved):
                 return None
             return self._home_view(record, reserved)

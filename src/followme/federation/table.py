@@ -43,15 +43,22 @@ class Table(Generic[R]):
 
     def get(self, identifier: int) -> R | None:
         """The record; who changes it must ``put`` it."""
-        record = self._live.get(identifier)
-        if record is None and identifier in self._octets:
-            octets = self._octets[identifier]
-            if octets is None and self._load is not None:
-                octets = self._load(f"{self._prefix}/{identifier}")
-            if octets is None:
-                raise LookupError(f"fact {self._prefix}/{identifier} is not in the store any more")
-            record = self._live[identifier] = self._decode(octets)
+        record = self.peek(identifier)
+        if record is not None:
+            self._live[identifier] = record
         return record
+
+    def peek(self, identifier: int) -> R | None:
+        """The record, to look at: all of them may be looked at one after the other."""
+        record = self._live.get(identifier)
+        if record is not None or identifier not in self._octets:
+            return record
+        octets = self._octets[identifier]
+        if octets is None and self._load is not None:
+            octets = self._load(f"{self._prefix}/{identifier}")
+        if octets is None:
+            raise LookupError(f"fact {self._prefix}/{identifier} is not in the store any more")
+        return self._decode(octets)
 
     def put(self, identifier: int, record: R, write: bool = True) -> None:
         """Keep it; written by the next ``flush``, unless it can be made again (``write``)."""

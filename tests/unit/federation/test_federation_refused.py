@@ -66,8 +66,8 @@ AWAY = signed(Mapping(USER, 7, Place("g1", IPv4Address("10.4.0.248"))))
     [
         ("nobody", Update(AWAY), "unknown operator"),
         ("delta", Update(AWAY, ("b1",)), "sender is neither the node's home nor where it is"),
-        ("alpha", Update(replace(AWAY, version=8), ("b1",)), "bad signature"),
-        ("alpha", Update(replace(AWAY, signature=b""), ("b1",)), "bad signature"),
+        ("gamma", Update(replace(AWAY, version=8), ("b1",)), "bad signature"),
+        ("gamma", Update(replace(AWAY, signature=b""), ("b1",)), "bad signature"),
         ("gamma", Update(replace(AWAY, here=Place("g2", IPv4Address("10.5.0.248"))), ("b1",)), "bad signature"),
         ("alpha", Update(AWAY, ("d1",)), "not a network of this domain"),
         ("alpha", Update(signed(replace(AWAY, here=Place("g1", IPv4Address("10.4.0.9")))), ("b1",)),

@@ -20,6 +20,7 @@ from followme.lab.domains_document import DomainsConfig, Papers
 from followme.lab.domains_plan import DomainsLabConfig, domains
 from followme.lab.domains_topology import DomainsLab
 from followme.lab.guest import GuestImage
+from followme.system import needs
 
 LAB = DomainsLabConfig(centres=3, correspondents=2, instances=2)
 MISSING = "missing nats-server: apt-get install nats-server"
@@ -85,7 +86,7 @@ def test_all_daemons_accept_their_files(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domains_scenario.needs, "check", lambda wanted: [])
+    monkeypatch.setattr(needs, "check", lambda wanted: [])
     monkeypatch.setattr(domains_scenario, "program", lambda: None)
     done = CliRunner().invoke(app, ["demo", "--domains", "3", "--plot", str(tmp_path / "p.png")])
     assert done.exit_code == 1
