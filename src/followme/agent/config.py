@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config.document import ConfigError, Section, read, validate
-from followme.config.fields import Address, FilePath, IpField, MacField, Name, Number
+from followme.config.document import ConfigError, Entry, Section, read, twice, validate
+from followme.config.fields import Address, FilePath, IpField, ListenPort, MacField, Name, Number, PortNumber
+from followme.domain import mac_text
 from followme.xtr.config import RouterConfig
 from followme.xtr.config import check as check_router
 
 PAGE = "docs/agent.md"
 CONTROL_PORT = 4360
-PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 
 class PeerSection(Section):
@@ -34,7 +34,7 @@ class ControlSection(Section):
     """Where the agent listens for its peers, by their names."""
 
     address: IpField = IPv4Address("127.0.0.1")
-    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
+    port: ListenPort = CONTROL_PORT
     peers: dict[Name, PeerSection] = Field(default_factory=dict)
 
 
@@ -117,19 +117,22 @@ def _contradictions(config: AgentConfig) -> Iterator[str]:
         if not directory.is_absolute():
             yield f"host.images[{index}]: {directory} is relative; write the path from / on"
     yield from _out_of_reach(config.router)
-    seen: dict[tuple[str, object], int] = {}
+    yield from twice(_entries(config))
     for index, machine in enumerate(config.machines):
         key = f"machines[{index}]"
-        said = {"name": machine.name, "mac": machine.mac.hex(":"), "address": str(machine.address)}
-        for what, value in said.items():
-            first = seen.setdefault((what, value), index)
-            if first != index:
-                yield f"{key}.{what}: {value} stands already at machines[{first}]"
         if not any(machine.address in prefix for prefix in config.router.prefixes):
             yield f"{key}.address: {machine.address} is in none of router.prefixes"
         for what, image in (("kernel", machine.kernel), ("initrd", machine.initrd)):
             if directories and not any(_below(image, directory) for directory in directories):
                 yield f"{key}.{what}: {image} is in none of host.images, so it could not come back here"
+
+
+def _entries(config: AgentConfig) -> Iterator[Entry]:
+    """What must not stand twice."""
+    for index, machine in enumerate(config.machines):
+        yield "name", machine.name, f"machines[{index}].name"
+        yield "mac", mac_text(machine.mac), f"machines[{index}].mac"
+        yield "address", machine.address, f"machines[{index}].address"
 
 
 def _out_of_reach(router: RouterConfig) -> Iterator[str]:

@@ -37,6 +37,7 @@ from followme.openflow import (
     PortStatus,
 )
 from followme.openflow.constants import OFPMP_FLOW, OFPMP_PORT_DESC, OFPMP_PORT_STATS, OFPT_FLOW_MOD
+from followme.system.seldom import Seldom
 
 __all__ = ["Counters", "DatapathGone", "Handlers", "RuleRefused", "Southbound", "SwitchError"]
 
@@ -44,8 +45,8 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
 RECENT = 64
-LOG_EVERY_S = 10.0
-"""How often one and the same complaint is logged: peers must not fill the disk."""
+MAX_LINES = 256
+"""Of complaints, in ``seldom.LOG_EVERY_S``: peers must not fill the disk."""
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class Southbound:
         self._ready = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._dirty: set[Channel] = set()
-        self._logged: dict[str, float] = {}
+        self._complaints = Seldom(log, MAX_LINES)
 
     async def listen(
         self, address: str, port: int, *, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
@@ -277,20 +278,11 @@ class Southbound:
     def fault(self, error: Exception) -> None:
         """A handler or the store failed. That alone is no reason to cut off a switch."""
         self.counters.faults += 1
-        if self.seldom(f"fault {type(error).__name__}"):
+        if self._seldom(f"fault {type(error).__name__}"):
             log.error("handling a switch's message failed", exc_info=error)
 
-    def seldom(self, what: str) -> bool:
-        """Whether to log ``what`` now; few different things are asked about, and they are forgotten in bulk."""
-        now = time.monotonic()
-        if now - self._logged.get(what, -LOG_EVERY_S) < LOG_EVERY_S:
-            return False
-        if len(self._logged) >= 4 * RECENT:
-            self._logged = {key: at for key, at in self._logged.items() if now - at < LOG_EVERY_S}
-            if len(self._logged) >= 4 * RECENT:
-                return False
-        self._logged[what] = now
-        return True
+    def _seldom(self, what: str) -> bool:
+        return self._complaints.due(what, time.monotonic())
 
     def lost(self, channel: Channel, reason: str) -> None:
         self._open.discard(channel)
@@ -307,7 +299,7 @@ class Southbound:
         """A peer came to no good before it was admitted: a wrong port, a wrong version, a scanner."""
         self.counters.failed_peers += 1
         host = peer[0] if isinstance(peer, tuple) and peer else peer
-        if self.seldom(f"peer {host}"):
+        if self._seldom(f"peer {host}"):
             log.warning("closed the connection of %s, which is no switch of ours: %s", peer, reason)
 
     def opened(self, channel: Channel) -> bool:
@@ -329,12 +321,12 @@ class Southbound:
             owner = int.from_bytes(data[8:16], "big") & OWNER_MASK if len(data) >= 16 else None
             channel.refuse(owner, message.name)
         self.counters.last_errors = [*self.counters.last_errors[1 - RECENT:], text]
-        if self.seldom(text):
+        if self._seldom(text):
             log.error("%s", text)
 
     def refuse_datapath(self, datapath: int, peer: object) -> None:
         self.counters.refused_datapaths += 1
-        if self.seldom(f"datapath {datapath:#x}"):
+        if self._seldom(f"datapath {datapath:#x}"):
             log.warning("refused datapath %#x from %s: it is not in the config; add a network with "
                         "'datapath: %#x' or point the switch elsewhere", datapath, peer, datapath)  # fmt: skip
 
