@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.unit.continuity.fabric import Packet
 from tests.unit.continuity.flowtable import FlowTable
 from tests.unit.continuity.switch import Shared, Switch
 from tests.unit.controller.domains import (
     DOMAINS,
-    HOST_PORT,
     HOSTS,
     MACHINE_PORT,
     VM,
@@ -34,7 +34,6 @@ from tests.unit.controller.domains import (
     Host,
     document,
 )
-from tests.unit.continuity.fabric import Packet
 
 from followme.config import federation as config
 from followme.controllers.openflow.instance import registry_of
@@ -164,6 +163,7 @@ class Fleet(Domains):
         self.directory, self.servers, self.logins = directory, servers, logins
         self.switches: dict[str, Any] = {}
         self.out, self.at, self._pumped = [], "dc-a", {}
+        self.answering = {}
         self.public = {domain: make_key_file(directory / f"{domain}.key") for domain in DOMAINS}
         ports = iter(free_ports(len(DOMAINS) * len(INSTANCES)))
         self.ports = {f"{domain}/{one}": next(ports) for domain in DOMAINS for one in INSTANCES}
@@ -291,8 +291,8 @@ class Fleet(Domains):
             for host in hosts:
                 to_vm = Packet(b"\x0e" * 6, host.mac, host.address, VM)
                 to_host = Packet(b"\x0e" * 6, VM_MAC, VM, host.address)
-                self._account(to_vm, host.network, HOST_PORT, self.at, MACHINE_PORT, VM_MAC)
-                self._account(to_host, self.at, MACHINE_PORT, host.network, HOST_PORT, host.mac)
+                self._account(to_vm, host.network, host.port, self.at, MACHINE_PORT, VM_MAC)
+                self._account(to_host, self.at, MACHINE_PORT, host.network, host.port, host.mac)
             await asyncio.sleep(PACE_S)
 
     def _account(self, packet: Packet, network: str, port: int, end: str, out: int, mac: bytes) -> None:

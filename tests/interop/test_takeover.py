@@ -1,9 +1,14 @@
 from __future__ import annotations
-import asyncio, signal, time
+
+import asyncio
+import signal
+import time
 from pathlib import Path
-import pytest
+
 from tests.interop.instances import fleet
-from tests.unit.controller.domains import VM, HOSTS, DOMAINS
+from tests.unit.controller.domains import VM
+
+
 async def test_kill(tmp_path: Path) -> None:
     t=time.monotonic()
     async with fleet(tmp_path, single=["gamma","delta"], gated=["alpha/1","alpha/2"]) as world:

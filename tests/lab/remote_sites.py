@@ -1,6 +1,6 @@
 """Two agents that share nothing but a key and the network, for the tests of machines carried between them.
 
-The hosts, the little switch and the pings are those of ``test_migration_machine``. Each agent is a server on the
+The hosts, the little switch and the pings are those of ``carrying``. Each agent is a server on the
 management network; the connection to it can be cut.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lab.test_migration_machine import (
+from tests.lab.carrying import (
     Lab,
     Network,
     end_all,

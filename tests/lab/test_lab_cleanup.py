@@ -1,4 +1,4 @@
-"""Nothing is left behind, however a run ends; and runs do not meet."""
+"""Nothing is left behind, however a run of either lab ends; and runs do not meet."""
 
 import asyncio
 import os
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from followme.lab.base import NetworkLab
 from followme.lab.delay import Delay
+from followme.lab.lisp_topology import LispLab
 from followme.lab.rundir import ROOT, Run, sweep
 from followme.lab.topology import Lab
 from followme.system import needs, netns
@@ -19,11 +21,13 @@ from followme.system.process import Child, run
 PROBLEMS = needs.check(needs.NETWORK_LAB)
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(bool(PROBLEMS), reason="; ".join(PROBLEMS))]
 
+AnyLab = type[Lab] | type[LispLab]
+LABS = pytest.mark.parametrize("kind", [Lab, LispLab])
 HOLD = """
 import asyncio
-from followme.lab.topology import Lab
+from {module} import {name}
 async def main():
-    async with Lab() as lab:
+    async with {name}() as lab:
         print(lab.run_id, flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())
@@ -44,62 +48,80 @@ def left_of(run_id: str) -> list[str]:
     return found
 
 
-async def hold() -> tuple[Child, str]:
+async def hold(kind: AnyLab) -> tuple[Child, str]:
     """A lab in another process, and its id."""
-    child = await Child.start([sys.executable, "-c", HOLD], stdout=subprocess.PIPE)
+    code = HOLD.format(module=kind.__module__, name=kind.__name__)
+    child = await Child.start([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None
     line = await asyncio.wait_for(child.stdout.readline(), 30)
     assert line, child.stderr_tail
     return child, line.decode().strip()
 
 
-async def test_nothing_is_left_after_a_normal_end() -> None:
-    async with Lab() as lab:
+async def use(lab: NetworkLab) -> str:
+    """Add to the lab what its tests add; returns a namespace of it."""
+    address = IPv4Interface("10.1.0.10/24")
+    if isinstance(lab, Lab):
+        return (await lab.add_host("dc1", "x", port=10, address=address)).namespace
+    assert isinstance(lab, LispLab)
+    await lab.attach_client("wlan2")
+    return (await lab.add_host("dc1", "x", address)).namespace
+
+
+@LABS
+async def test_nothing_is_left_after_a_normal_end(kind: AnyLab) -> None:
+    async with kind() as lab:
         assert len(left_of(lab.run_id)) > 5
         # Somebody forgot this one; it must not keep the namespace alive.
-        forgotten = await Child.start(["sleep", "60"], namespace=lab.hosts["dc1"].namespace)
+        forgotten = await Child.start(["sleep", "60"], namespace=await use(lab))
     assert left_of(lab.run_id) == []
     assert await asyncio.wait_for(forgotten.wait(), 5) == -signal.SIGKILL
 
 
-async def test_nothing_is_left_after_an_error_inside() -> None:
-    lab = Lab()
+@LABS
+async def test_nothing_is_left_after_an_error_inside(kind: AnyLab) -> None:
+    lab = kind()
 
-    async def use() -> None:
+    async def fail() -> None:
         async with lab:
-            await lab.add_host("dc1", "x", port=10, address=IPv4Interface("10.1.0.10/24"))
+            await use(lab)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await use()
+        await fail()
     assert left_of(lab.run_id) == []
 
 
-async def test_nothing_is_left_after_an_error_while_building(monkeypatch: pytest.MonkeyPatch) -> None:
+@LABS
+async def test_nothing_is_left_after_an_error_while_building(
+    kind: AnyLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("no delays today")
 
     monkeypatch.setattr(Delay, "start", fail)
-    lab = Lab()
+    lab = kind()
     with pytest.raises(RuntimeError, match="no delays today"):
         await lab.__aenter__()
     assert left_of(lab.run_id) == []
 
 
+@LABS
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_nothing_is_left_after_a_signal(number: signal.Signals) -> None:
-    child, run_id = await hold()
+async def test_nothing_is_left_after_a_signal(kind: AnyLab, number: signal.Signals) -> None:
+    child, run_id = await hold(kind)
+    assert left_of(run_id) != []
     os.kill(child.pid, number)
     assert await asyncio.wait_for(child.wait(), 20) != 0
     assert left_of(run_id) == []
 
 
 async def test_the_next_run_sweeps_up_after_one_that_was_killed() -> None:
-    child, run_id = await hold()
+    child, run_id = await hold(Lab)
     os.kill(child.pid, signal.SIGKILL)
     await child.wait()
     assert left_of(run_id) != []
-    async with Lab():
+    async with LispLab():
         assert left_of(run_id) == []
 
 

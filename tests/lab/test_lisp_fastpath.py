@@ -29,8 +29,10 @@ from tests.lab.test_lisp_dataplane import (  # noqa: F401 (fixture)
 from followme.system import netns
 from followme.system.process import ProcessError, run
 from followme.xtr import fastpath
+from followme.xtr.errors import DataPlaneError
 from followme.xtr.fastpath import FastPath
 from followme.xtr.headers import PlainHeaders
+from followme.xtr.links import is_bare_veth
 from followme.xtr.routemsg import Encap, Locator, Negative, Punt, RouteType
 from followme.xtr.routes import MapCacheRoutes
 
@@ -48,12 +50,19 @@ class Fast:
     one: FastPath
     two: FastPath
     routes: MapCacheRoutes
+    handed: bool
+    """Whether packets are handed to the other ends of the veths, or go by their queues."""
 
     async def tunnelled(self) -> tuple[int, int]:
         """Packets that xtr1's tunnel device has sent and received: those that the kernel's path took."""
-        text = await run(["ip", "-json", "-s", "link", "show", "lisp0"], namespace=self.path.xtr1)
-        counts = json.loads(text)[0]["stats64"]
-        return counts["tx"]["packets"], counts["rx"]["packets"]
+        counts = await passed(self.path.xtr1, "lisp0")
+        return counts["tx"], counts["rx"]
+
+
+async def passed(namespace: str, device: str) -> dict[str, int]:
+    text = await run(["ip", "-json", "-s", "link", "show", device], namespace=namespace)
+    counts = json.loads(text)[0]["stats64"]
+    return {way: counts[way]["packets"] for way in ("tx", "rx")}
 
 
 async def start(path: Path, second: bool = False) -> FastPath:  # noqa: F811
@@ -65,10 +74,12 @@ async def start(path: Path, second: bool = False) -> FastPath:  # noqa: F811
     return fast
 
 
-@pytest.fixture
-async def fast(path: Path) -> AsyncIterator[Fast]:  # noqa: F811
+@pytest.fixture(params=["handed", "queued"])
+async def fast(path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Fast]:  # noqa: F811
     for name in (path.xtr1, path.xtr2):
         netns.sysctl(name, {"ipv4/conf/all/rp_filter": 0, "ipv4/conf/e0/rp_filter": 0})
+        if request.param == "queued":
+            await netns.tc(name, [f"qdisc add dev {device} root pfifo" for device in ("e0", "u0")])
     one, two = await start(path), await start(path, second=True)
     with contextlib.ExitStack() as closing:
         closing.callback(one.close)
@@ -81,7 +92,7 @@ async def fast(path: Path) -> AsyncIterator[Fast]:  # noqa: F811
         path.routes2.close()
         path.routes1, path.routes2 = routes
         path.connect()
-        yield Fast(path, one, two, routes[0])
+        yield Fast(path, one, two, routes[0], request.param == "handed")
 
 
 async def test_usual_packets_are_taken_and_all_others_pass_as_before(fast: Fast) -> None:
@@ -91,6 +102,52 @@ async def test_usual_packets_are_taken_and_all_others_pass_as_before(fast: Fast)
     before = await fast.tunnelled()
     assert " 0% packet loss" in await fast.path.ping("2001:db8:2::2")
     assert await fast.tunnelled() == (before[0] + 3, before[1] + 3)
+
+
+async def test_a_veth_without_a_queue_hands_packets_over_and_one_with_a_queue_sends_them(fast: Fast) -> None:
+    await fast.path.ping("10.2.0.2")  # neighbours are known now
+    devices = [(fast.path.xtr1, "u0"), (fast.path.xtr2, "e0")]
+    before = [(await passed(*one))["tx"] for one in devices]
+    await fast.path.ping("10.2.0.2", "-c", "40", "-i", "0.01")
+    sent = [(await passed(*one))["tx"] - was for one, was in zip(devices, before, strict=True)]
+    assert all(count < 20 if fast.handed else count >= 40 for count in sent)
+
+
+async def test_super_packets_are_taken_on_both_sides_where_they_are_handed_over(fast: Fast) -> None:
+    await fast.path.ping("10.2.0.2")
+    places = [(fast.path.xtr1, "lisp0"), (fast.path.xtr2, "lisp0"), (fast.path.xtr2, "e0")]
+    before = [await passed(*one) for one in places]
+    assert await tcp_transfer(fast.path, "10.2.0.2", 1 << 23) == bytes(range(256)) * (1 << 15)
+    into, out, lan = [await passed(*one) for one in places]
+    came = out["rx"] - before[1]["rx"]
+    sent = lan["tx"] - before[2]["tx"]
+    assert came > 20  # the kernel takes them out of the tunnel
+    assert into["tx"] - before[0]["tx"] == (0 if fast.handed else came)
+    assert sent < came / 2 if fast.handed else sent >= came
+    # At first their segments were too big for the tunnel.
+    assert f"mtu {fast.path.one.mtu}" in await run(["ip", "route", "get", "10.2.0.2"], namespace=fast.path.client)
+
+
+async def test_segments_too_big_for_the_lan_behind_the_tunnel_are_answered(fast: Fast) -> None:
+    await netns.ip(fast.path.xtr2, ["link set e0 mtu 1300"])
+    assert await tcp_transfer(fast.path, "10.2.0.2", 1 << 20) == bytes(range(256)) * 4096
+    assert "mtu 1300" in await run(["ip", "route", "get", "10.2.0.2"], namespace=fast.path.client)
+
+
+async def test_the_kernel_verifies_neighbours_that_packets_are_handed_to(fast: Fast) -> None:
+    await fast.path.ping("10.2.0.2")
+    mac = json.loads(await run(["ip", "-json", "link", "show", "e0"], namespace=fast.path.server))[0]["address"]
+    await netns.ip(fast.path.xtr2, [f"neigh replace 10.2.0.2 lladdr {mac} dev e0 nud stale"])
+    await fast.path.ping("10.2.0.2", "-c", "300", "-i", "0.004")
+    assert "STALE" not in await run(["ip", "neigh", "show", "10.2.0.2"], namespace=fast.path.xtr2)
+
+
+async def test_a_neighbour_that_is_not_known_is_asked_for_and_the_packet_waits(fast: Fast) -> None:
+    await fast.path.ping("10.2.0.2")
+    for name in (fast.path.xtr1, fast.path.xtr2):
+        await netns.ip(name, ["neigh flush all"])
+    assert " 0% packet loss" in await fast.path.ping("10.2.0.2")
+    assert await fast.tunnelled() == (0, 0)
 
 
 async def test_on_the_wire_it_is_lisp_gpe_with_dscp_and_ecn_of_the_inner_packet(fast: Fast) -> None:
@@ -224,7 +281,7 @@ async def test_removed_programs_leave_the_kernels_path(fast: Fast) -> None:
     fast.one.remove()
     assert " 0% packet loss" in await fast.path.ping("10.2.0.2")
     assert await fast.tunnelled() == (3, 3)
-    for name in ("e0", "u0"):
+    for name in ("e0", "u0", "lisp0"):
         assert await run(["tc", "filter", "show", "dev", name, "ingress"], namespace=fast.path.xtr1) == ""
 
 
@@ -240,6 +297,18 @@ async def test_where_the_kernel_would_drop_there_is_no_fast_path(
         assert await fastpath.ensure(fast.path.one, lan="e0", up="u0", local_rloc=LOCAL) is None
     assert reason in caplog.text
     assert await run(["tc", "filter", "show", "dev", "e0", "ingress"], namespace=fast.path.xtr1) == ""
+
+
+async def test_what_a_device_is_like_is_asked_again_when_the_programs_are_attached(fast: Fast) -> None:
+    index = netns.call_in(fast.path.xtr2, lambda: socket.if_nametoindex("e0"))
+    assert is_bare_veth(fast.path.xtr2, index) is fast.handed
+    with pytest.raises(DataPlaneError, match="device 99999"):
+        is_bare_veth(fast.path.xtr2, 99999)
+    assert not is_bare_veth(fast.path.xtr2, fast.path.two.index)
+    await netns.tc(fast.path.xtr2, ["qdisc replace dev e0 root pfifo"])
+    fast.two.attach(plain=False)
+    assert await run(["tc", "filter", "show", "dev", "lisp0", "ingress"], namespace=fast.path.xtr2) == ""
+    assert " 0% packet loss" in await fast.path.ping("10.2.0.2")
 
 
 async def test_a_device_that_is_not_there_or_too_small_is_named(fast: Fast) -> None:

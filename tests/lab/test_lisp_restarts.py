@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.lab.test_lisp_following import _missing, follow, home
+from tests.lab.following import MARKS, follow, home
 
 from followme.controllers.lisp.controller import LispController
 from followme.lab.document import MACHINE, USER
@@ -15,11 +15,7 @@ from followme.lab.lisp_document import LispScenarioConfig
 from followme.lab.lisp_scenario import LispScenario
 from followme.lab.meter import Meter
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(bool(_missing), reason="; ".join(_missing)),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = MARKS
 READY_S = 15.0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.lab.test_lisp_following import _missing, home, refused
+from tests.lab.following import MARKS, home, refused
 
 from followme.lab.base import Host
 from followme.lab.lisp_document import LispScenarioConfig
@@ -37,11 +37,7 @@ from followme.remote.client import Client, Refused
 from followme.remote.keys import Key, load_key
 from followme.system.netns import socket_in
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(bool(_missing), reason="; ".join(_missing)),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = MARKS
 AGENTS = 4360
 WRONG_KEY = b"a key that nobody gave us"
 

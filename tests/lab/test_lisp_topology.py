@@ -1,46 +1,25 @@
 """The LISP lab carries packets as far, as fast and as whole as it says; who roams finds its first hop."""
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 
 from followme.domain import Mac
-from followme.lab.delay import Delay
 from followme.lab.lisp_topology import Host, LabError, LispLab, LispLabConfig
 from followme.lab.pinger import Pinger
-from followme.lab.rundir import ROOT
 from followme.migration import host as migration_host
 from followme.migration.bounce import Bounce
 from followme.packets import ARP_REQUEST, ETHERTYPE_ARP, parse_arp, parse_ethernet
 from followme.system import needs, netns
-from followme.system.process import Child, ProcessError, run
+from followme.system.process import ProcessError, run
 
 PROBLEMS = needs.check(LispLab.NEEDS)
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(bool(PROBLEMS), reason="; ".join(PROBLEMS))]
 
 MACHINE_MAC: Mac = bytes.fromhex("5254000a0009")
-HOLD = """
-import asyncio
-from followme.lab.lisp_topology import LispLab
-async def main():
-    async with LispLab() as lab:
-        print(lab.run_id, flush=True)
-        await asyncio.sleep(60)
-asyncio.run(main())
-"""
-
-
-def left_of(run_id: str) -> list[str]:
-    """Namespaces and directories of a run."""
-    found = [name for name in netns.names() if run_id in name]
-    return found + [str(path) for path in ROOT.glob(run_id)]
 
 
 async def route_eids_natively(lab: LispLab) -> None:
@@ -329,43 +308,6 @@ async def test_a_stream_of_pings_survives_a_move_but_for_the_moment_of_it() -> N
         print(f"{answered.count(False)} of {len(answered)} pings lost")
         assert all(answered[1:20])
         assert all(answered[-20:])
-
-
-async def test_nothing_is_left_after_the_end_or_an_error() -> None:
-    lab = LispLab()
-
-    async def use() -> None:
-        async with lab:
-            assert len(left_of(lab.run_id)) == 11, "ten namespaces and a directory"
-            await lab.add_host("dc1", "x", IPv4Interface("10.1.0.10/24"))
-            await lab.attach_client("wlan2")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await use()
-    assert left_of(lab.run_id) == []
-
-
-async def test_nothing_is_left_after_an_error_while_building(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> None:
-        raise RuntimeError("no delays today")
-
-    monkeypatch.setattr(Delay, "start", fail)
-    lab = LispLab()
-    with pytest.raises(RuntimeError, match="no delays today"):
-        await lab.__aenter__()
-    assert left_of(lab.run_id) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_nothing_is_left_after_a_signal(number: signal.Signals) -> None:
-    child = await Child.start([sys.executable, "-c", HOLD], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    run_id = (await asyncio.wait_for(child.stdout.readline(), 30)).decode().strip()
-    assert left_of(run_id) != [], child.stderr_tail
-    os.kill(child.pid, number)
-    assert await asyncio.wait_for(child.wait(), 20) != 0
-    assert left_of(run_id) == []
 
 
 async def test_two_labs_at_once_do_not_meet() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.lab.test_lisp_following import _missing
+from tests.lab.following import MARKS
 
 from followme.controllers.lisp.controller import LispController
 from followme.lab.document import MACHINE
@@ -19,11 +19,7 @@ from followme.lab.lisp_scenario import LispScenario
 from followme.lab.meter import Meter
 from followme.migration.host import MigrationError
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(bool(_missing), reason="; ".join(_missing)),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = MARKS
 READY_S = 15.0
 SETTLED_S = 20.0
 DEAD_S = 0.5

@@ -5,23 +5,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lab.remote_sites import Sites, both, connect, sites, until  # noqa: F401 (fixtures)
-from tests.lab.test_migration_machine import (  # noqa: F401 (fixtures)
+from tests.lab.carrying import (  # noqa: F401 (fixtures)
     MAC,
+    MARKS,
     Prober,
     image,
     lab,
     machine,
     nothing_left,
 )
+from tests.lab.remote_sites import Sites, both, connect, sites, until  # noqa: F401 (fixtures)
 
 from followme.domain import MigrationState
 from followme.migration.host import MigrationError
@@ -30,11 +29,7 @@ from followme.remote.qemu import RemoteQemu
 from followme.remote.specs import spec_document
 from followme.system import netns
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces and taps"),
-    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs qemu-system-x86_64"),
-]
+pytestmark = MARKS
 
 
 async def test_there_and_back_by_a_controllers_order(sites: Sites, monkeypatch: pytest.MonkeyPatch) -> None:

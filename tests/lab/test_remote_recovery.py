@@ -8,13 +8,12 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lab.remote_sites import Agent, Router, Sites, both, connect, sites, until  # noqa: F401 (fixtures)
-from tests.lab.test_migration_machine import (  # noqa: F401 (fixtures)
+from tests.lab.carrying import (  # noqa: F401 (fixtures)
+    MARKS,
     Broken,
     Lab,
     Network,
@@ -25,6 +24,7 @@ from tests.lab.test_migration_machine import (  # noqa: F401 (fixtures)
     nothing_left,
     ready,
 )
+from tests.lab.remote_sites import Agent, Router, Sites, both, connect, sites, until  # noqa: F401 (fixtures)
 
 from followme.domain import Migration, MigrationState
 from followme.lab.guest import GuestImage
@@ -35,11 +35,7 @@ from followme.remote.client import Client
 from followme.remote.hypervisor import Guest
 from followme.remote.qemu import RemoteQemu
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces and taps"),
-    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs qemu-system-x86_64"),
-]
+pytestmark = MARKS
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -12,7 +12,6 @@ from tests.unit.mapsystem.fakes import Router, answer, ask, record, request, ser
 from followme.lisp import EidPrefix, MappingRecord
 from followme.mapsystem import MapServer, SitePrefix
 from followme.mapsystem.outbox import Unsaved
-from followme.mapsystem.prefixes import PrefixTable
 
 BASE = int(IPv4Address("10.1.0.0"))
 SITE = IPv4Network("10.1.0.0/27")
@@ -115,36 +114,6 @@ def test_look_ups_are_what_the_history_says(history: list[Step]) -> None:
     check(map_server, model)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(prefixes(), st.booleans()), max_size=40), st.lists(prefixes(), min_size=1, max_size=5))
-def test_the_table_is_what_a_dict_says(
-    changes: list[tuple[IPv4Network, bool]], asked: list[IPv4Network]
-) -> None:
-    table: PrefixTable[IPv4Network] = PrefixTable()
-    model: dict[IPv4Network, EidPrefix] = {}
-    for prefix, put in changes:
-        eid = EidPrefix.of(prefix)
-        if put:
-            table.put(eid, prefix)
-            model[prefix] = eid
-        else:
-            assert (table.pop(eid) is not None) == (prefix in model)
-            model.pop(prefix, None)
-    assert len(table) == len(model)
-    for one in asked:
-        eid = EidPrefix.of(one)
-        covering = sorted((p for p in model if one.subnet_of(p)), key=lambda p: -p.prefixlen)
-        assert [table.get(found) for found in table.covering(eid)] == covering
-        assert table.longest(eid) == (model[covering[0]] if covering else None)
-        assert list(table.within(eid)) == sorted(model[p] for p in model if p.subnet_of(one))
-        length = next(n for n in range(one.prefixlen + 1) if _free(one.supernet(new_prefix=n), one, model))
-        assert table.hole(eid) == max(length, covering[0].prefixlen if covering else 0)
-
-
-def _free(wider: IPv4Network, one: IPv4Network, model: dict[IPv4Network, EidPrefix]) -> bool:
-    return not any(wider.overlaps(p) for p in model if not one.subnet_of(p) and not p.subnet_of(one))
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=200), st.integers(1, 8).flatmap(
     lambda kind: st.binary(max_size=120).map(lambda rest: bytes((kind << 4,)) + rest))))  # fmt: skip
@@ -157,7 +126,7 @@ def test_bytes_of_no_meaning_change_nothing(data: bytes) -> None:
     map_server.answers.fast(data)
     assert outcome.events == []
     assert not map_server.outbox.unsaved
-    assert list(map_server.registry.table.values()) == [before]
+    assert list(map_server.registry.table.items()) == [(EidPrefix.of(SITE), before)]
     assert len(map_server.subscriptions) == 0
 
 

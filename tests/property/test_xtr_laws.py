@@ -14,7 +14,6 @@ from followme.lisp.request import EidRecord
 from followme.xtr.lan import read_frame
 from followme.xtr.lanfilter import program
 from followme.xtr.outputs import Datagram, Encap, RemoveRoute, SetRoute
-from followme.xtr.prefixtable import PrefixTable
 from followme.xtr.requests import MAX_PENDING, MAX_WAITING_BYTES, Nonces
 
 SOURCES = st.sampled_from([MS, FAR, OTHER, STRANGER])
@@ -139,22 +138,6 @@ def _play(it: Stage, kind: str, one: Any, other: Any, asked: list[int]) -> None:
     elif kind == "erase":
         control.erase(eid(f"{one}/32"), now, withdraw=other)
     it.take()
-
-
-@given(st.lists(st.tuples(PREFIXES, st.booleans()), max_size=40), PREFIXES)
-def test_the_table_is_a_longest_match(changes: list[tuple[EidPrefix, bool]], probe: EidPrefix) -> None:
-    table: PrefixTable[int] = PrefixTable()
-    model: dict[EidPrefix, int] = {}
-    for number, (prefix, put) in enumerate(changes):
-        if put:
-            table.set(prefix, number)
-            model[prefix] = number
-        else:
-            assert table.pop(prefix) == model.pop(prefix, None)
-    covering = sorted((p for p in model if p.covers(probe)), key=lambda p: -p.length)
-    assert table.covering(probe) == [model[p] for p in covering]
-    assert table.longest(probe) == ((covering[0], model[covering[0]]) if covering else None)
-    assert set(table.within(probe)) == {p for p in model if probe.covers(p)}
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=50), st.floats(0, 1e6))

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from followme.config.document import Section
-from followme.config.fields import Address, FilePath, IpField, MacField, Name, Number
+from followme.config.document import Entry, Section, twice
+from followme.config.fields import Address, FilePath, IpField, ListenPort, MacField, Name, Number, PortNumber
+from followme.domain import mac_text
 
 CONTROL_PORT = 4360
-PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 
 class PeerSection(Section):
@@ -31,7 +31,7 @@ class ControlSection(Section):
     """Where the agent listens for its peers, by their names."""
 
     address: IpField = IPv4Address("127.0.0.1")
-    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
+    port: ListenPort = CONTROL_PORT
     peers: dict[Name, PeerSection] = Field(default_factory=dict)
 
 
@@ -73,17 +73,20 @@ def machines_contradictions(
     for index, directory in enumerate(directories):
         if not directory.is_absolute():
             yield f"host.images[{index}]: {directory} is relative; write the path from / on"
-    seen: dict[tuple[str, object], int] = {}
+    yield from twice(_entries(machines))
     for index, machine in enumerate(machines):
         key = f"machines[{index}]"
-        said = {"name": machine.name, "mac": machine.mac.hex(":"), "address": str(machine.address)}
-        for what, value in said.items():
-            first = seen.setdefault((what, value), index)
-            if first != index:
-                yield f"{key}.{what}: {value} stands already at machines[{first}]"
         for what, image in (("kernel", machine.kernel), ("initrd", machine.initrd)):
             if directories and not any(_below(image, directory) for directory in directories):
                 yield f"{key}.{what}: {image} is in none of host.images, so it could not come back here"
+
+
+def _entries(machines: Sequence[AgentMachineSection]) -> Iterator[Entry]:
+    """What must not stand twice."""
+    for index, machine in enumerate(machines):
+        yield "name", machine.name, f"machines[{index}].name"
+        yield "mac", mac_text(machine.mac), f"machines[{index}].mac"
+        yield "address", machine.address, f"machines[{index}].address"
 
 
 def _below(path: Path, directory: Path) -> bool:

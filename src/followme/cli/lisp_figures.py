@@ -53,10 +53,11 @@ async def _watch(quick: bool, console: Console) -> Any:
 def _downtimes(quick: bool, json_file: Path | None, plot_file: Path, console: Console) -> None:
     from followme.lab import lisp_downtime, lisp_plots
 
-    found = run(_counted(console, "migrations", lisp_downtime.total(quick),
-                         lambda say, step: lisp_downtime.measure(quick, say, step)))  # fmt: skip
+    sweep = lisp_downtime.QUICK if quick else lisp_downtime.FULL
+    found = run(_counted(console, "migrations", sweep.total,
+                         lambda say, step: lisp_downtime.measure(sweep, say, step)))  # fmt: skip
     headings = ("varied", "case", "order", "round trip, ms", "downtime, ms", "least - most", "machine's pause",
-                "added", "lost", "migrations")  # fmt: skip
+                "guest's first answer", "network", "lost", "migrations")  # fmt: skip
     _print(console, "downtime against the controller's round trip to an end", headings, found.rows())
     for sentence in found.sentences():
         console.print(sentence, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 MAX_FILE_BYTES = 4 << 20
+MAX_DEPTH = 32
+"""Of mappings and lists in each other; no file of ours has half as many."""
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
@@ -30,6 +33,8 @@ class Section(BaseModel):
 
 
 S = TypeVar("S", bound=BaseModel)
+Entry = tuple[str, object, str]
+"""What a value is, the value, and its key in the file."""
 
 
 def read(path: Path, first_key: str, page: str) -> dict[str, Any]:
@@ -44,11 +49,11 @@ def read(path: Path, first_key: str, page: str) -> dict[str, Any]:
         raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a config file"])
     try:
         data = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         # Not the error's own text: it shows the lines around, and a key may stand there.
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f"line {mark.line + 1}: "
-        what = getattr(error, "problem", None) or "not UTF-8, nested too deep, or a number that is far too long"
+        what = getattr(error, "problem", None) or "not UTF-8, or a number that is far too long"
         raise ConfigError([f"{path}: {line}not valid YAML: {what}"]) from None
     if not isinstance(data, dict):
         raise ConfigError([f"{path}: must be a mapping with the key '{first_key}'; see {page}"])
@@ -62,6 +67,22 @@ def validate(model: type[S], data: dict[str, Any], name: str, page: str, *, secr
         return model.model_validate(data)
     except ValidationError as error:
         raise ConfigError([_line(name, problem, page, secrets) for problem in error.errors()]) from None
+
+
+def refuse(name: str, problems: Iterable[str]) -> None:
+    """``ConfigError`` with all ``problems`` of the file ``name``, if there are any."""
+    lines = [f"{name}: {problem}" for problem in problems]
+    if lines:
+        raise ConfigError(lines)
+
+
+def twice(entries: Iterable[Entry]) -> Iterator[str]:
+    """A line for each value that stands at another key already, as the same thing."""
+    keys: dict[tuple[str, object], str] = {}
+    for what, value, key in entries:
+        first = keys.setdefault((what, value), key)
+        if first != key:
+            yield f"{key}: {what} {value} stands already at {first}"
 
 
 def short(value: object) -> str:
@@ -92,13 +113,24 @@ def _line(name: str, problem: Any, page: str, secrets: bool) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases: a few lines of them stand for more data than there is memory."""
+    """Without aliases: a few lines of them stand for more data than there is memory. And without depth, which
+    would be as much of Python's stack."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, "aliases (*) are not taken here; write the value out", mark)
-        return super().compose_node(parent, index)
+            raise self._refused("aliases (*) are not taken here; write the value out")
+        if self.depth > MAX_DEPTH:
+            raise self._refused(f"nested more than {MAX_DEPTH} deep")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def _refused(self, why: str) -> yaml.MarkedYAMLError:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        return yaml.MarkedYAMLError(None, None, why, mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -19,9 +19,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from followme.config.document import ConfigError, Section, validate
 from followme.config.fields import Address, FilePath, Name, Number, Port, Prefix
 from followme.config.openflow import (
+    BootedMachineSection,
     ConfigFile,
     ListenSection,
-    MachineSection,
     NetworkSection,
     UserSection,
     contradictions,
@@ -136,7 +136,7 @@ class FederatedFile(Section):
 
     federation: FederationSection
     networks: Annotated[tuple[FederatedNetworkSection, ...], Field(min_length=1)]
-    machines: tuple[MachineSection, ...] = ()
+    machines: tuple[BootedMachineSection, ...] = ()
     users: tuple[UserSection, ...] = ()
     listen: ListenSection = ListenSection()
     store: FilePath | None = None

@@ -90,6 +90,11 @@ IpField = Annotated[IPv4Address | IPv6Address, BeforeValidator(_any_address)]
 Prefix = Annotated[IPv4Network, BeforeValidator(_strict_network)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Port = Annotated[int, Field(strict=True, ge=1, le=0xFFFFFF00)]
+"""Of a switch."""
+PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
+"""Of TCP and UDP."""
+ListenPort = Annotated[int, Field(strict=True, ge=0, le=65535)]
+"""0: any that is free."""
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 Number = Annotated[float, BeforeValidator(_no_bool)]
 NumberOrText = Annotated[float | str, BeforeValidator(_no_bool)]

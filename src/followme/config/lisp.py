@@ -14,21 +14,37 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from followme.config.document import ConfigError, Section, read, validate
-from followme.config.fields import Address, FilePath, IpField, MacField, Name, Number, Prefix
-from followme.config.openflow import PolicySection, ServiceSection
+from followme.config.document import Entry, Section, read, refuse, twice, validate
+from followme.config.fields import (
+    Address,
+    FilePath,
+    IpField,
+    ListenPort,
+    MacField,
+    Name,
+    Number,
+    PortNumber,
+    Prefix,
+)
 from followme.config.placement import OfferSection
+from followme.config.shared import (
+    MachineSection,
+    MigrationMode,
+    PolicySection,
+    ServiceSection,
+    service_entries,
+    service_problems,
+)
 from followme.domain import NetworkKind, Node, NodeKind, Service, mac_text
 
 PAGE = "docs/lisp.md"
-ListenPort = Annotated[int, Field(strict=True, ge=0, le=65535)]
 
 
 class AgentSection(Section):
     """Where a site's agent listens; ``key_file`` holds the key that it shares with this controller."""
 
     address: IpField
-    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 4360
+    port: PortNumber = 4360
     key_file: FilePath
 
 
@@ -57,7 +73,7 @@ class MapServerSection(Section):
     """
 
     address: IpField
-    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 4342
+    port: PortNumber = 4342
     key_file: FilePath
     site_id: Annotated[int, Field(strict=True, ge=1, lt=1 << 64)]
     key_id: Annotated[int, Field(strict=True, ge=0, le=255)] = 0
@@ -69,16 +85,6 @@ class LispListenSection(Section):
 
     address: IpField = IPv4Address("127.0.0.1")
     port: ListenPort = 4342
-
-
-class LispMachineSection(Section):
-    """A machine, as the agent of its ``home`` has it; ``memory_mib`` is what carrying it is expected to cost."""
-
-    name: Name
-    home: Name
-    mac: MacField
-    address: Address
-    memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
 
 
 class LispUserSection(Section):
@@ -97,14 +103,15 @@ class LispProbeSection(Section):
 class LispMigrationSection(Section):
     """Pauses and time-outs are the agents' own: this file has the order of things only."""
 
-    mode: Literal["live", "cold", "paper"] = "live"
+    mode: MigrationMode = "live"
 
 
 class LispConfigFile(Section):
     plane: Literal["lisp"]
     networks: Annotated[tuple[SiteSection, ...], Field(min_length=1)]
     map_server: MapServerSection
-    machines: tuple[LispMachineSection, ...] = ()
+    machines: tuple[MachineSection, ...] = ()
+    """As the agents of their homes have them."""
     users: tuple[LispUserSection, ...] = ()
     services: tuple[ServiceSection, ...] = ()
     listen: LispListenSection = LispListenSection()
@@ -138,14 +145,11 @@ def check(data: dict[str, Any], name: str) -> LispConfig:
     """Check parsed data; ``name`` is the file's name in messages."""
     # No secret belongs here, but "key" instead of "key_file" is soon written.
     file = validate(LispConfigFile, data, name, PAGE, secrets=True)
-    problems = [f"{name}: {problem}" for problem in _contradictions(file)]
-    if problems:
-        raise ConfigError(problems)
-    services = tuple(Service(section.name, section.user, section.machine) for section in file.services)
-    return LispConfig(file, tuple(_nodes(file)), services, name)
+    refuse(name, _contradictions(file))
+    return LispConfig(file, tuple(_nodes(file)), tuple(section.service() for section in file.services), name)
 
 
-Nodes = tuple[tuple[str, tuple[LispMachineSection | LispUserSection, ...]], ...]
+Nodes = tuple[tuple[str, tuple[MachineSection | LispUserSection, ...]], ...]
 
 
 def _kinds(file: LispConfigFile) -> Nodes:
@@ -162,7 +166,7 @@ def _nodes(file: LispConfigFile) -> Iterator[Node]:
 
 def _contradictions(file: LispConfigFile) -> Iterator[str]:
     """What no single key shows: overlaps, duplicates, references to what is not there."""
-    yield from _duplicates(file)
+    yield from twice(_entries(file))
     for index, site in enumerate(file.networks):
         if site.gateway not in site.prefix:
             yield f"networks[{index}].gateway: {site.gateway} is not in {site.prefix}"
@@ -180,29 +184,19 @@ def _contradictions(file: LispConfigFile) -> Iterator[str]:
             elif kind == "machines" and home.kind is not NetworkKind.DATACENTRE:
                 yield f"{key}.home: {node.home!r} is an access network; a machine's home is a data centre"
     users, machines = {user.name for user in file.users}, {machine.name for machine in file.machines}
-    for index, service in enumerate(file.services):
-        if service.machine not in machines:
-            yield f"services[{index}].machine: {service.machine!r} is not the name of a machine"
-        if service.user not in users:
-            yield f"services[{index}].user: {service.user!r} is not the name of a user"
+    yield from service_problems(file.services, users, machines)
 
 
-def _duplicates(file: LispConfigFile) -> Iterator[str]:
-    entries: list[tuple[str, object, str]] = []
+def _entries(file: LispConfigFile) -> Iterator[Entry]:
+    """What must not stand twice."""
     for index, site in enumerate(file.networks):
-        entries.append(("network name", site.name, f"networks[{index}].name"))
-        entries += [("RLOC", str(rloc), f"networks[{index}].rlocs") for rloc in site.rlocs]
+        yield "network name", site.name, f"networks[{index}].name"
+        for rloc in site.rlocs:
+            yield "RLOC", rloc, f"networks[{index}].rlocs"
     for kind, nodes in _kinds(file):
         for index, node in enumerate(nodes):
-            entries.append(("node name", node.name, f"{kind}[{index}].name"))
-            entries.append(("address", str(node.address), f"{kind}[{index}].address"))
+            yield "node name", node.name, f"{kind}[{index}].name"
+            yield "address", node.address, f"{kind}[{index}].address"
             if node.mac is not None:
-                entries.append(("mac", mac_text(node.mac), f"{kind}[{index}].mac"))
-    for index, service in enumerate(file.services):
-        entries.append(("service name", service.name, f"services[{index}].name"))
-        entries.append(("service of machine", service.machine, f"services[{index}].machine"))
-    named: dict[tuple[str, object], str] = {}
-    for what, value, key in entries:
-        first = named.setdefault((what, value), key)
-        if first != key:
-            yield f"{key}: {what} {value} stands already at {first}"
+                yield "mac", mac_text(node.mac), f"{kind}[{index}].mac"
+    yield from service_entries(file.services)

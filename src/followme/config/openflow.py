@@ -10,13 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from followme.config.document import ConfigError, Section, read, validate
-from followme.config.fields import Address, Datapath, FilePath, MacField, Name, Number, NumberOrText, Port, Prefix
-from followme.config.placement import NeedsSection, OfferSection
+from followme.config.document import Entry, Section, read, refuse, twice, validate
+from followme.config.fields import Address, Datapath, FilePath, ListenPort, MacField, Name, Number, Port, Prefix
+from followme.config.placement import OfferSection
+from followme.config.shared import (
+    MachineSection,
+    MigrationMode,
+    PolicySection,
+    ServiceSection,
+    service_entries,
+    service_problems,
+)
 from followme.domain import Network, NetworkKind, Node, NodeKind, Service, mac_text
 
 MAX_SOCKET_PATH = 107
@@ -33,7 +41,7 @@ class TlsSection(Section):
 
 class ListenSection(Section):
     address: Address = IPv4Address("127.0.0.1")
-    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 6653
+    port: ListenPort = 6653
     tls: TlsSection | None = None
 
 
@@ -97,15 +105,12 @@ class NetworkSection(Section):
         )  # fmt: skip
 
 
-class MachineSection(Section):
-    name: Name
-    home: Name
-    mac: MacField
-    address: Address
+class BootedMachineSection(MachineSection):
+    """A machine that this controller starts, if it is told what with."""
+
     kernel: FilePath | None = None
     initrd: FilePath | None = None
     cmdline: str = ""
-    memory_mib: Annotated[int, Field(strict=True, ge=32, le=1 << 20)] = 256
 
 
 class UserSection(Section):
@@ -118,31 +123,19 @@ class UserSection(Section):
     port: Port | None = None
 
 
-class ServiceSection(Section):
-    name: Name
-    user: Name
-    machine: Name
-    needs: NeedsSection | None = None
-
-
-class PolicySection(Section):
-    name: Literal["always", "never", "threshold", "myopic", "mdp", "stay-or-go", "learned"] = "mdp"
-    parameters: dict[str, NumberOrText] = Field(default_factory=dict)
-
-
 class ProbeSection(Section):
     interval_s: Annotated[Number, Field(gt=0.0, le=3600.0)] = 0.5
 
 
 class MigrationSection(Section):
-    mode: Literal["live", "cold", "paper"] = "live"
+    mode: MigrationMode = "live"
     max_pause_ms: Annotated[Number, Field(gt=0.0, le=60_000.0)] = 100.0
     timeout_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 300.0
 
 
 class ConfigFile(Section):
     networks: Annotated[tuple[NetworkSection, ...], Field(min_length=1)]
-    machines: tuple[MachineSection, ...] = ()
+    machines: tuple[BootedMachineSection, ...] = ()
     users: tuple[UserSection, ...] = ()
     services: tuple[ServiceSection, ...] = ()
     listen: ListenSection = ListenSection()
@@ -179,12 +172,10 @@ def check(data: dict[str, Any], name: str) -> Config:
     """Check parsed data; ``name`` is the file's name in messages."""
     # No secret belongs here, but another daemon's file, with keys in it, is soon given by mistake.
     file = validate(ConfigFile, data, name, PAGE, secrets=True)
-    problems = [f"{name}: {problem}" for problem in contradictions(file)]
-    if problems:
-        raise ConfigError(problems)
+    refuse(name, contradictions(file))
     networks = tuple(section.network() for section in file.networks)
-    return Config(file, networks, tuple(nodes_of(file)), tuple(
-        Service(section.name, section.user, section.machine) for section in file.services), name)  # fmt: skip
+    services = tuple(section.service() for section in file.services)
+    return Config(file, networks, tuple(nodes_of(file)), services, name)
 
 
 def nodes_of(file: ConfigFile) -> Iterator[Node]:
@@ -203,7 +194,7 @@ def nodes_of(file: ConfigFile) -> Iterator[Node]:
 
 def contradictions(file: ConfigFile) -> Iterator[str]:
     """What no single key shows: overlaps, duplicates, references to what is not there."""
-    yield from _duplicates(file)
+    yield from twice(_entries(file))
     for index, section in enumerate(file.networks):
         yield from _network_problems(f"networks[{index}]", section)
         for before, other in enumerate(file.networks[:index]):
@@ -257,16 +248,11 @@ def _kinds(file: ConfigFile) -> tuple[tuple[str, Sequence[MachineSection | UserS
 
 
 def _host_problems(file: ConfigFile) -> Iterator[str]:
-    """A machine is carried to an address, and its sockets have a name of bounded length (unix(7))."""
-    by_address: dict[IPv4Address, str] = {}
+    """A machine's sockets have a name of bounded length (unix(7))."""
     for index, section in enumerate(file.networks):
         if section.host is None:
             continue
         key = f"networks[{index}].host"
-        first = by_address.setdefault(section.host.management_address, key)
-        if first != key:
-            yield (f"{key}.management_address: {section.host.management_address} stands already at {first}; a "
-                   "machine would be carried to where it is")  # fmt: skip
         for machine in file.machines:
             path = section.host.run_dir / f"{machine.name}@{section.name}.qmp"
             if len(str(path).encode()) > MAX_SOCKET_PATH:
@@ -274,25 +260,19 @@ def _host_problems(file: ConfigFile) -> Iterator[str]:
                        f"have more than {MAX_SOCKET_PATH} bytes")  # fmt: skip
 
 
-def _duplicates(file: ConfigFile) -> Iterator[str]:
-    named: dict[tuple[str, object], str] = {}
-    entries: list[tuple[str, str, object, str]] = []
+def _entries(file: ConfigFile) -> Iterator[Entry]:
+    """What must not stand twice. A machine is carried to its host's management address."""
     for index, section in enumerate(file.networks):
-        entries.append(("network name", section.name, section.name, f"networks[{index}].name"))
-        entries.append(("datapath", f"{section.datapath:#x}", section.datapath, f"networks[{index}].datapath"))
+        yield "network name", section.name, f"networks[{index}].name"
+        yield "datapath", f"{section.datapath:#x}", f"networks[{index}].datapath"
+        if section.host:
+            yield "host", section.host.management_address, f"networks[{index}].host.management_address"
     for kind, nodes in _kinds(file):
         for index, node in enumerate(nodes):
-            entries.append(("node name", node.name, node.name, f"{kind}[{index}].name"))
-            entries.append(("mac", mac_text(node.mac), node.mac, f"{kind}[{index}].mac"))
-            entries.append(("address", f"{node.address} in {node.home}", (node.home, node.address),
-                            f"{kind}[{index}].address"))  # fmt: skip
-    for index, service in enumerate(file.services):
-        entries.append(("service name", service.name, service.name, f"services[{index}].name"))
-        entries.append(("service of machine", service.machine, service.machine, f"services[{index}].machine"))
-    for what, text, value, key in entries:
-        first = named.setdefault((what, value), key)
-        if first != key:
-            yield f"{key}: {text} stands already at {first}"
+            yield "node name", node.name, f"{kind}[{index}].name"
+            yield "mac", mac_text(node.mac), f"{kind}[{index}].mac"
+            yield "address", f"{node.address} in {node.home}", f"{kind}[{index}].address"
+    yield from service_entries(file.services)
 
 
 def _node_problems(file: ConfigFile) -> Iterator[str]:
@@ -320,8 +300,4 @@ def _node_problems(file: ConfigFile) -> Iterator[str]:
             elif kind == "machines" and not home.runs_machines:
                 yield f"{key}.home: data centre {node.home!r} has no 'host' to run {node.name!r} on"
     users, machines = {user.name for user in file.users}, {machine.name for machine in file.machines}
-    for index, service in enumerate(file.services):
-        if service.machine not in machines:
-            yield f"services[{index}].machine: {service.machine!r} is not the name of a machine"
-        if service.user not in users:
-            yield f"services[{index}].user: {service.user!r} is not the name of a user"
+    yield from service_problems(file.services, users, machines)

@@ -23,7 +23,6 @@ from followme.continuity.channel import STOPS, Channel
 from followme.continuity.handlers import Counters, Handlers
 from followme.continuity.ledger import OWNER_MASK, Ledger
 from followme.continuity.outbox import Outbox
-from followme.continuity.rationed import Rationed
 from followme.continuity.refusals import DatapathGone, NotMaster, RuleRefused, Stale, SwitchError
 from followme.continuity.roles import GENERATIONS, Role, become_master, become_slave, older
 from followme.domain import Network
@@ -48,6 +47,7 @@ from followme.openflow.constants import (
     OFPMP_PORT_STATS,
     OFPT_FLOW_MOD,
 )
+from followme.system.seldom import Seldom
 
 __all__ = ["Counters", "DatapathGone", "Handlers", "NotMaster", "Role", "RuleRefused", "Southbound", "SwitchError"]
 
@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
 RECENT = 64
+MAX_LINES = 256
+"""Of complaints, in ``seldom.LOG_EVERY_S``: peers must not fill the disk."""
 
 
 class Southbound:
@@ -80,7 +82,7 @@ class Southbound:
         self._open: set[Channel] = set()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._rationed = Rationed()
+        self._complaints = Seldom(log, MAX_LINES)
 
     async def listen(
         self, address: str, port: int, *, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
@@ -164,7 +166,7 @@ class Southbound:
         except (DatapathGone, NotMaster):
             return
         except (SwitchError, OpenFlowError) as error:
-            if self._rationed.seldom(f"slave {network.name}"):
+            if self._seldom(f"slave {network.name}"):
                 log.error("switch of %s (datapath %#x) does not take a standby: %s", network.name, network.datapath,
                           error)  # fmt: skip
             channel.abort(str(error))
@@ -336,8 +338,11 @@ class Southbound:
     def fault(self, error: Exception) -> None:
         """A handler or the store failed. That alone is no reason to cut off a switch."""
         self.counters.faults += 1
-        if self._rationed.seldom(f"fault {type(error).__name__}"):
+        if self._seldom(f"fault {type(error).__name__}"):
             log.error("handling a switch's message failed", exc_info=error)
+
+    def _seldom(self, what: str) -> bool:
+        return self._complaints.due(what, time.monotonic())
 
     def lost(self, channel: Channel, reason: str) -> None:
         self._open.discard(channel)
@@ -356,7 +361,7 @@ class Southbound:
         """A peer came to no good before it was admitted: a wrong port, a wrong version, a scanner."""
         self.counters.failed_peers += 1
         host = peer[0] if isinstance(peer, tuple) and peer else peer
-        if self._rationed.seldom(f"peer {host}"):
+        if self._seldom(f"peer {host}"):
             log.warning("closed the connection of %s, which is no switch of ours: %s", peer, reason)
 
     def opened(self, channel: Channel) -> bool:
@@ -383,12 +388,12 @@ class Southbound:
             owner = int.from_bytes(data[8:16], "big") & OWNER_MASK if len(data) >= 16 else None
             channel.refuse(owner, message.name)
         self.counters.last_errors = [*self.counters.last_errors[1 - RECENT:], text]
-        if self._rationed.seldom(text):
+        if self._seldom(text):
             log.error("%s", text)
 
     def refuse_datapath(self, datapath: int, peer: object) -> None:
         self.counters.refused_datapaths += 1
-        if self._rationed.seldom(f"datapath {datapath:#x}"):
+        if self._seldom(f"datapath {datapath:#x}"):
             log.warning("refused datapath %#x from %s: it is not in the config; add a network with "
                         "'datapath: %#x' or point the switch elsewhere", datapath, peer, datapath)  # fmt: skip
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from followme.domain import Mac, mac_text
+from followme.lab.delay import Delay
 from followme.lab.rundir import Run, sweep
 from followme.lab.signals import cancelled_by_sigterm
 from followme.system import needs, netns
@@ -113,6 +114,9 @@ class NetworkLab(ABC):
     """
 
     NEEDS: ClassVar[tuple[needs.Need, ...]]
+    client: Host
+    delay: Delay
+    """Of the paths."""
 
     def __init__(self) -> None:
         self._exit = contextlib.AsyncExitStack()

@@ -25,7 +25,7 @@ from followme.lab.domains_document import BUS_PORT, MACHINE, DomainsConfig, Pape
 from followme.lab.domains_topology import DomainsLab
 from followme.lab.guest import GuestImage, build_guest
 from followme.lab.lisp_document import write
-from followme.lab.running import RunningLab, guest_ready
+from followme.lab.running import EnteredLab, guest_ready
 from followme.migration.host import MigrationError
 from followme.system import needs, netns
 from followme.system.process import Child
@@ -56,7 +56,7 @@ def missing() -> list[str]:
     return problems
 
 
-class DomainsScenario(RunningLab):
+class DomainsScenario(EnteredLab):
     """``async with DomainsScenario(...) as scenario``: everything runs, the machine at home in the first domain."""
 
     plane = "federation"

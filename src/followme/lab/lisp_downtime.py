@@ -9,22 +9,16 @@ source, so that both ends' share is seen.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from followme.controllers.events import Happening
-from followme.domain import Migration, MigrationState
-from followme.lab.document import MACHINE
 from followme.lab.lisp_document import LispScenarioConfig
 from followme.lab.lisp_plan import LispLabConfig
 from followme.lab.lisp_scenario import LispScenario
-from followme.lab.outage import Line, Outage, fit, outage
-from followme.lab.pinger import Pinger
-from followme.migration.mover import Result
+from followme.lab.lisp_watch import PROBE_EVERY_S, watched
+from followme.lab.outage import Line, fit
 
 Say = Callable[[str], None]
 Step = Callable[[], None]
@@ -37,13 +31,10 @@ BETWEEN_S = 0.010
 """Round trip between the data centres."""
 USER_S = 0.012
 """Round trip from the user to either data centre: the same, so that an outage is seen as long as it is."""
-PROBE_EVERY_S = 0.001
-BEFORE_S, AFTER_S, BACK_S = 1.2, 1.0, 10.0
-EARLY_S = 0.2
 TELLING = 0.25
 """A slope that is known no better than to half of what the papers' order must have is not known."""
 MEMORY_MIB = 96
-FULL_X_S, QUICK_X_S = (0.001, 0.025, 0.050, 0.075, 0.100), (0.001, 0.050, 0.100)
+FIVE_X_S, THREE_X_S = (0.001, 0.025, 0.050, 0.075, 0.100), (0.001, 0.050, 0.100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +50,36 @@ CASES = (Case("case 1", 0.100, 0.010), Case("case 2", 0.050, 0.050))
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """Which round trips are measured, in each pass in that order, and how often there and back in each lab."""
+
+    passes: Sequence[Sequence[float]]
+    rounds: int
+
+    def visits(self) -> list[tuple[Case, float]]:
+        """Which labs are built, in which order."""
+        plan = []
+        for number, xs in enumerate(self.passes):
+            for case in CASES if number % 2 == 0 else CASES[::-1]:
+                plan += [(case, dc2_s) for dc2_s in xs]
+        return plan
+
+    @property
+    def total(self) -> int:
+        """How many watched migrations there are."""
+        return len(self.visits()) * len(MODES) * len(DIRECTIONS) * self.rounds
+
+
+# Up and down, so that a drift of this machine is no slope.
+FULL, SHORT = Sweep((FIVE_X_S, FIVE_X_S[::-1]), 2), Sweep((THREE_X_S, THREE_X_S[::-1]), 2)
+QUICK = Sweep((THREE_X_S,), 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One migration: what a user saw, the machine's own pause, and the whole, in seconds. ``varied`` is the end
-    whose round trip to the controller is ``varied_s``; that of the other end is ``fixed_s``."""
+    """One migration: what a user saw, the machine's own pause, how long it then took for its first answer, and the
+    whole, in seconds. ``varied`` is the end whose round trip to the controller is ``varied_s``; that of the other
+    end is ``fixed_s``. ``silent_s``: from the machine's last answer at the source to its stop."""
 
     case: str
     mode: str
@@ -70,10 +88,31 @@ class Sample:
     fixed_s: float
     downtime_s: float
     pause_s: float
+    guest_cold_s: float
+    silent_s: float
     migration_s: float
     bytes: int
     probes: int
     lost: int
+
+
+def downtime(one: Sample) -> float:
+    """All of it, in seconds."""
+    return one.downtime_s
+
+
+def added(one: Sample) -> float:
+    """What is added to the machine's own pause, in seconds."""
+    return one.downtime_s - one.pause_s
+
+
+def network(one: Sample) -> float:
+    """What is neither the machine's own pause nor its own way to the first answer, in seconds."""
+    return one.downtime_s - one.pause_s - one.guest_cold_s
+
+
+Part = Callable[[Sample], float]
+PARTS: dict[str, Part] = {"downtime": downtime, "downtime_less_pause": added, "network": network}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +133,10 @@ class Downtimes:
         for x in sorted({one.varied_s for one in mine}):
             yield x, [one for one in mine if one.varied_s == x]
 
-    def line(self, case: str, mode: str, varied: str, *, less_pause: bool = False) -> Line:
-        """Downtime against the round trip; ``less_pause``: only what it adds to the machine's own pause."""
+    def line(self, case: str, mode: str, varied: str, part: Part = downtime) -> Line:
+        """A part of the downtime against the round trip."""
         mine = self.of(case, mode, varied)
-        return fit([one.varied_s for one in mine], [added(one) if less_pause else one.downtime_s for one in mine])
+        return fit([one.varied_s for one in mine], [part(one) for one in mine])
 
     def series(self) -> Iterator[tuple[Case, str, str]]:
         """(case, mode, varied) of all lines."""
@@ -117,6 +156,8 @@ class Downtimes:
                 {"case": one.case, "mode": one.mode, "varied": one.varied,
                  "rtt_controller_varied_ms": _ms(one.varied_s), "rtt_controller_fixed_ms": _ms(one.fixed_s),
                  "downtime_ms": _ms(one.downtime_s), "machine_pause_ms": _ms(one.pause_s),
+                 "guest_cold_ms": _ms(one.guest_cold_s), "network_ms": _ms(network(one)),
+                 "last_answer_before_stop_ms": _ms(one.silent_s),
                  "migration_s": round(one.migration_s, 3), "migrated_bytes": one.bytes,
                  "probes_sent": one.probes, "probes_lost": one.lost}
                 for one in self.samples
@@ -126,43 +167,37 @@ class Downtimes:
                  "slope_error": round(line.slope_error, 4), "slope_doubt": round(line.doubt, 4),
                  "intercept_ms": _ms(line.intercept), "points": line.points, "flat": line.flat}
                 for case, mode, varied in self.series()
-                for of, line in (
-                    ("downtime", self.line(case.name, mode, varied)),
-                    ("downtime_less_pause", self.line(case.name, mode, varied, less_pause=True)),
-                )
+                for of, part in PARTS.items()
+                for line in [self.line(case.name, mode, varied, part)]
             ],
         }  # fmt: skip
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """For a table: varied end, case, mode, round trip, downtime (median; least and most), pause, what is added
-        to it, probes lost, migrations; times in ms."""
+        """For a table: varied end, case, mode, round trip, downtime (median; least and most), pause, the guest's
+        way to its first answer, what the network adds to both, probes lost, migrations; times in ms."""
         for case, mode, varied in self.series():
             for x, mine in self.points(case.name, mode, varied):
                 times = sorted(one.downtime_s * 1e3 for one in mine)
                 yield (
                     varied, case.name, mode, f"{x * 1e3:g}", f"{median(times):.1f}",
                     f"{times[0]:.1f} - {times[-1]:.1f}", f"{median(one.pause_s for one in mine) * 1e3:.1f}",
-                    f"{median(map(added, mine)) * 1e3:.1f}", f"{sum(one.lost for one in mine) / len(mine):.1f}",
+                    f"{median(one.guest_cold_s for one in mine) * 1e3:.1f}",
+                    f"{median(map(network, mine)) * 1e3:.1f}", f"{sum(one.lost for one in mine) / len(mine):.1f}",
                     str(len(mine)),
                 )  # fmt: skip
 
     def sentences(self) -> Iterator[str]:
         """The slopes."""
         for case, mode, varied in self.series():
-            whole = self.line(case.name, mode, varied)
-            less = self.line(case.name, mode, varied, less_pause=True)
-            verdict = "rises" if less.slope > 0 else "falls"
-            if less.flat:
-                verdict = "flat" if less.doubt < TELLING else "too few migrations to tell"
+            whole, less, rest = (self.line(case.name, mode, varied, part) for part in PARTS.values())
+            verdict = "rises" if rest.slope > 0 else "falls"
+            if rest.flat:
+                verdict = "flat" if rest.doubt < TELLING else "too few migrations to tell"
             yield (
                 f"{case.name}, {mode}, round trip controller - {varied}: slope {_slope(whole)} of the downtime, "
-                f"{_slope(less)} without the machine's own pause: {verdict}"
+                f"{_slope(less)} without the machine's own pause, {_slope(rest)} without its own first answer too: "
+                f"{verdict}"
             )
-
-
-def added(one: Sample) -> float:
-    """What the network adds to the machine's own pause, in seconds."""
-    return one.downtime_s - one.pause_s
 
 
 def setting(dc1_s: float, dc2_s: float) -> LispScenarioConfig:
@@ -177,95 +212,36 @@ def setting(dc1_s: float, dc2_s: float) -> LispScenarioConfig:
     return LispScenarioConfig(lab=lab, policy="never", memory_mib=MEMORY_MIB)
 
 
-async def watched(
-    scenario: LispScenario, target: str, mode: str, *, every_s: float = PROBE_EVERY_S
-) -> tuple[Outage, float]:
-    """Carry the machine while the user pings it: what the user saw, and the seconds from the order to the end.
-    ``RuntimeError`` if the machine is not reached again.
-
-    Pings lost are counted from the order until a second after the end. The downtime is that around the switch: from
-    ``EARLY_S`` before the machine stops. What is slow before is the lab's one host, on which a QEMU starts.
-    """
-    first = len(scenario.happenings)
-    async with Pinger(scenario.client.namespace, scenario.machine_identifier, interval_s=every_s) as pinger:
-        await asyncio.sleep(BEFORE_S)
-        begin = time.monotonic()
-        await scenario.controller.carry(MACHINE, target, mode)
-        took = time.monotonic() - begin
-        await asyncio.sleep(AFTER_S)
-        deadline = time.monotonic() + BACK_S
-        while all(ping.rtt_s is None for ping in pinger.pings[-round(0.1 / every_s) :]):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{MACHINE} was not reached within {BACK_S:g} s after its migration to {target}")
-            await asyncio.sleep(0.05)
-        end = time.monotonic()
-        await asyncio.sleep(0.2)
-    result = scenario.result
-    if result is None:
-        raise RuntimeError(f"{MACHINE} was carried without a result")
-    switched = stops(scenario.happenings[first:], result) - EARLY_S
-    seen, whole = outage(pinger.pings, switched, end), outage(pinger.pings, begin, end)
-    return Outage(seen.downtime_s, whole.sent, whole.lost), took
-
-
-def stops(happenings: Sequence[Happening], result: Result) -> float:
-    """When the machine stops or its traffic turns, whichever is first, at the latest (``time.monotonic()``): from
-    the first that the controller hears of the redirect once memory flows."""
-    flows = min(one.at for one in happenings
-                if isinstance(one.fact, Migration) and one.fact.state is MigrationState.TRANSFERRING)  # fmt: skip
-    heard = min(one.at for one in happenings if one.step == "continuity" and one.at > flows)
-    return heard - result.pause_s - result.held_s
-
-
 async def samples(scenario: LispScenario, case: Case, dc2_s: float, rounds: int, step: Step) -> list[Sample]:
     """``rounds`` times there and back in each order, in turn."""
     found = []
     for number in range(rounds):
         for mode in MODES if number % 2 else MODES[::-1]:
             for varied, (_, goal) in DIRECTIONS.items():
-                seen, _ = await watched(scenario, goal, mode)
-                result = scenario.result
-                if result is None:
-                    raise RuntimeError(f"{MACHINE} was carried without a result")
+                one = await watched(scenario, goal, mode)
+                seen, result = one.seen, one.result
                 found.append(Sample(
-                    case.name, mode, varied, dc2_s, case.dc1_s, seen.downtime_s, result.pause_s, result.total_s,
-                    result.bytes, seen.sent, seen.lost,
+                    case.name, mode, varied, dc2_s, case.dc1_s, seen.downtime_s, result.pause_s, one.answer.cold_s,
+                    one.silent_s, result.total_s, result.bytes, seen.sent, seen.lost,
                 ))  # fmt: skip
                 step()
     return found
 
 
-def visits(quick: bool) -> list[tuple[Case, float]]:
-    """Which labs are built, in which order: up and down, so that a drift of this machine is no slope."""
-    plan = []
-    for number, xs in enumerate([QUICK_X_S] if quick else [FULL_X_S, FULL_X_S[::-1]]):
-        for case in CASES if number % 2 == 0 else CASES[::-1]:
-            plan += [(case, dc2_s) for dc2_s in xs]
-    return plan
-
-
-def total(quick: bool) -> int:
-    """How many watched migrations there are."""
-    return len(visits(quick)) * len(MODES) * len(DIRECTIONS) * rounds_of(quick)
-
-
-def rounds_of(quick: bool) -> int:
-    return 1 if quick else 2
-
-
-async def measure(quick: bool, say: Say, step: Step) -> Downtimes:
+async def measure(sweep: Sweep, say: Say, step: Step) -> Downtimes:
     """All points; ``step`` is called after each watched migration."""
     found: list[Sample] = []
     accel = delays = ""
-    for case, dc2_s in visits(quick):
+    for case, dc2_s in sweep.visits():
         async with LispScenario(setting(case.dc1_s, dc2_s)) as scenario:
             accel, delays = scenario.accel, scenario.delay_kind
             await scenario.move_client("wlan1")
-            mine = await samples(scenario, case, dc2_s, rounds_of(quick), step)
+            mine = await samples(scenario, case, dc2_s, sweep.rounds, step)
         found += mine
         for one in mine:
             say(f"{one.case}, controller - {one.varied} {one.varied_s * 1e3:g} ms, {one.mode}: not reached for "
-                f"{one.downtime_s * 1e3:.1f} ms, machine paused for {one.pause_s * 1e3:.1f} ms, "
+                f"{one.downtime_s * 1e3:.1f} ms, machine paused for {one.pause_s * 1e3:.1f} ms, its own first "
+                f"answer {one.guest_cold_s * 1e3:.1f} ms, the rest {network(one) * 1e3:.1f} ms, "
                 f"{one.lost} of {one.probes} probes lost")  # fmt: skip
     return Downtimes(found, accel, delays)
 

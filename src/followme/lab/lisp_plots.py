@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from followme.lab.lisp_downtime import Case, Downtimes, added
+from followme.lab.lisp_downtime import Case, Downtimes, Part, added, downtime, network
 from followme.lab.lisp_rtt import RoundTrips
 from followme.lab.lisp_sizes import LINK_BIT_S, PAYLOAD, Sizes
 
@@ -37,30 +37,31 @@ def plot_round_trips(found: RoundTrips, path: Path) -> None:
 
 
 def plot_downtimes(found: Downtimes, path: Path) -> None:
-    """Against the round trip controller - target: the downtime, and what of it is not the machine's own pause; each
-    migration, the medians, and the fitted lines."""
-    figure, panels = _figure(1, 2, (12, 5))
-    titles = ("Downtime of a migration", "Downtime less the machine's own pause")
-    for axes, less_pause, title in zip(panels, (False, True), titles, strict=True):
+    """Against the round trip controller - target: the downtime, what of it is not the machine's own pause, and what
+    is not its own first answer either; each migration, the medians, and the fitted lines."""
+    parts = {"Downtime of a migration": downtime, "Downtime less the machine's own pause": added,
+             "Downtime less pause and guest's cold start": network}  # fmt: skip
+    figure, panels = _figure(1, len(parts), (18, 5))
+    for axes, (title, part) in zip(panels, parts.items(), strict=True):
         for case, mode, varied in found.series():
             if varied == "target":
-                _downtimes(axes, found, case, mode, varied, less_pause)
+                _downtimes(axes, found, case, mode, varied, part)
         # Room for the legend above all points.
-        axes.set_ylim(0.0, 1.4 * axes.get_ylim()[1])
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.4 * axes.get_ylim()[1])
         _dress(axes, title, "round trip controller - target, ms", "ms")
     _save(figure, path)
 
 
-def _downtimes(axes: Axes, found: Downtimes, case: Case, mode: str, varied: str, less_pause: bool) -> None:
+def _downtimes(axes: Axes, found: Downtimes, case: Case, mode: str, varied: str, part: Part) -> None:
     first = case == found.cases[0]
     marker, colour = "o" if first else "s", COLOURS[mode]
     points = [
-        (x * 1e3, [1e3 * (added(one) if less_pause else one.downtime_s) for one in mine])
+        (x * 1e3, [1e3 * part(one) for one in mine])
         for x, mine in found.points(case.name, mode, varied)
     ]
     for x, values in points:
         axes.plot([x] * len(values), values, marker, color=colour, alpha=0.35, markersize=4)
-    line = found.line(case.name, mode, varied, less_pause=less_pause)
+    line = found.line(case.name, mode, varied, part)
     label = (f"{NAMES[mode]}, {case.name} (source {case.dc1_s * 1e3:g} ms): "
              f"slope {line.slope:+.2f} ± {line.slope_error:.2f}")  # fmt: skip
     axes.plot([x for x, _ in points], [median(values) for _, values in points], marker, color=colour, markersize=8,

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from followme.lab.latency import TAIL_S, MoveRun, Windows, watch_move
 from followme.lab.lisp_document import LispScenarioConfig
-from followme.lab.lisp_downtime import EARLY_S, stops
 from followme.lab.lisp_plan import LispLabConfig
 from followme.lab.lisp_scenario import LispScenario
+from followme.lab.lisp_watch import EARLY_S, stops, tap_watch
 from followme.lab.outage import Outage, outage
+from followme.lab.tapwatch import FirstAnswer, first_answer
 
 Say = Callable[[str], None]
 Tick = Callable[[float | None], None]
@@ -33,13 +34,14 @@ FULL, QUICK = Windows(20.0, 15.0, 15.0), Windows(3.0, 3.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class RoundTrips:
-    """One watched move for each of ``MODES``."""
+    """One watched move for each of ``MODES``, and the machine's first answer at its new tap."""
 
     runs: Sequence[tuple[str, MoveRun]]
+    answers: Sequence[FirstAnswer]
     accel: str
     delay_kind: str
 
-    def figures(self, run: MoveRun) -> dict[str, Any]:
+    def figures(self, run: MoveRun, answer: FirstAnswer) -> dict[str, Any]:
         """One move's numbers, units in the keys."""
         if run.migration is None or run.result is None:
             raise RuntimeError("the machine did not follow: " + "; ".join(one.text for one in run.happenings[-4:]))
@@ -55,12 +57,16 @@ class RoundTrips:
             "migration_s": round(run.result.total_s, 3),
             "migrated_bytes": run.result.bytes,
             "machine_pause_ms": _ms(run.result.pause_s),
+            "guest_cold_ms": _ms(answer.cold_s),
             "downtime_ms": _ms(seen.downtime_s),
             "pings_sent": seen.sent,
             "pings_lost": seen.lost,
             "tcp_session_survived": run.tcp.alive and run.tcp.intact,
             "longest_stall_ms": _ms(run.migration_stall_s),
         }
+
+    def _figures(self) -> list[dict[str, Any]]:
+        return [self.figures(run, answer) for (_, run), answer in zip(self.runs, self.answers, strict=True)]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -70,7 +76,7 @@ class RoundTrips:
                 "rtt_before_ms": _ms(NEAR_S), "rtt_while_carried_ms": _ms(FAR_S), "rtt_after_ms": _ms(AFTER_S),
                 "downtime_ms": _ms(PAPER_DOWNTIME_S),
             },
-            **{mode: self.figures(run) for mode, run in self.runs},
+            **dict(zip((mode for mode, _ in self.runs), self._figures(), strict=True)),
             "delay_line": self.delay_kind, "acceleration": self.accel,
             "pings": {
                 mode: [[round(ping.sent_s - run.moved_at, 4), None if ping.rtt_s is None else _ms(ping.rtt_s)]
@@ -81,7 +87,7 @@ class RoundTrips:
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """For a table: a figure, then its value for each mode."""
-        found = [self.figures(run) for _, run in self.runs]
+        found = self._figures()
         for key in found[0]:
             yield (key, *(str(one[key]) for one in found))
 
@@ -97,7 +103,7 @@ def unreached(run: MoveRun) -> Outage:
     begin, end = run.migration[0], run.migration[1] + TAIL_S
     usual = carried_rtt(run)
     # A far round trip's answers to what was sent before the machine stops are under way until then.
-    around = outage(run.pings, stops(run.happenings, run.result) - EARLY_S - usual, end, usual)
+    around = outage(run.pings, stops(run.result) - EARLY_S - usual, end, usual)
     whole = outage(run.pings, begin, end, usual)
     return Outage(around.downtime_s, whole.sent, whole.lost)
 
@@ -126,6 +132,7 @@ def setting() -> LispScenarioConfig:
 async def measure(scenario: LispScenario, windows: Windows, say: Say, tick: Tick | None = None) -> RoundTrips:
     """Both moves. ``RuntimeError`` if the machine did not follow."""
     runs: list[tuple[str, MoveRun]] = []
+    answers: list[FirstAnswer] = []
     for mode in MODES:
         scenario.controller.mode = "live"
         say("the user is at wlan1, its machine at dc1")
@@ -133,11 +140,13 @@ async def measure(scenario: LispScenario, windows: Windows, say: Say, tick: Tick
         await scenario.idle()
         scenario.controller.mode = mode
         say(f"--- order: {'ours' if mode == 'live' else 'the papers'}")
-        run = await watch_move(scenario, "wlan2", windows, tick)
-        if not run.followed:
+        async with tap_watch(scenario, "dc2") as came:
+            run = await watch_move(scenario, "wlan2", windows, tick)
+        if not run.followed or run.result is None:
             raise RuntimeError("the machine did not follow: " + "; ".join(one.text for one in run.happenings[-4:]))
         runs.append((mode, run))
-    return RoundTrips(runs, scenario.accel, scenario.delay_kind)
+        answers.append(first_answer(came.frames, run.result.resumed_at))
+    return RoundTrips(runs, answers, scenario.accel, scenario.delay_kind)
 
 
 def _ms(seconds: float) -> float:

@@ -12,17 +12,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
 
 from followme.agent.sections import CONTROL_PORT
 from followme.config import lisp as config_lisp
-from followme.controllers.events import Happening
 from followme.controllers.lisp.controller import LispController
 from followme.lab import lisp_document
-from followme.lab.base import Host
 from followme.lab.document import MACHINE, USER
 from followme.lab.guest import GuestImage, build_guest
 from followme.lab.lisp_document import Keys, LispScenarioConfig
@@ -46,6 +43,9 @@ class LispScenario(RunningLab):
     """``async with LispScenario(...) as scenario``: everything runs, the machine at dc1, the client nowhere yet."""
 
     plane = "lisp"
+    lab: LispLab
+    controller: LispController
+    settings: LispScenarioConfig
 
     def __init__(self, settings: LispScenarioConfig | None = None) -> None:
         super().__init__()
@@ -144,18 +144,6 @@ class LispScenario(RunningLab):
     # ---- what experiments need (``stage.Stage``)
 
     @property
-    def client(self) -> Host:
-        return self.lab.client
-
-    @property
-    def delay_kind(self) -> str:
-        return self.lab.delay.kind
-
-    @property
-    def policy(self) -> tuple[str, Mapping[str, float]]:
-        return self.settings.policy, dict(self.settings.parameters)
-
-    @property
     def machine_identifier(self) -> IPv4Address:
         return next(node.identifier for node in self.config.nodes if node.name == MACHINE)
 
@@ -167,12 +155,6 @@ class LispScenario(RunningLab):
     def result(self) -> Result | None:
         return self.controller.results.get(MACHINE)
 
-    def watch(self, watcher: Callable[[Happening], None]) -> None:
-        self.controller.watchers.add(watcher)
-
-    def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
-        self.controller.deciding.use_policy(name, parameters)
-
     async def move_client(self, network: str) -> None:
         await self.lab.move_client(network)
         try:
@@ -183,9 +165,6 @@ class LispScenario(RunningLab):
                 f"the map server has not said within {MOVE_S:g} s that {USER} is at {network}; "
                 f"the agent there: {said}"
             ) from None
-
-    async def idle(self) -> None:
-        await self.controller.deciding.idle()
 
     async def forget_flows(self) -> None:
         """Nothing: the kernel's routes are the map-cache, and they are no flows'."""

@@ -123,7 +123,7 @@ class Pinger:
                 return
             if peer[0] != str(self.target):
                 continue
-            self._take(packet, _received_ns(ancillary))
+            self._take(packet, received_ns(ancillary))
 
     def _take(self, packet: bytes, received_ns: int) -> None:
         start = (packet[0] & 0x0F) * 4
@@ -143,7 +143,7 @@ class Pinger:
             self._settled.set()
 
 
-def _received_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+def received_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)

@@ -5,17 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from followme.controllers.events import Happening
+from followme.controllers.deciding import Deciding
+from followme.controllers.events import Happening, Watchers
+from followme.lab.base import Host, NetworkLab
 from followme.lab.guest import READY
 
 GUEST_BOOTS_S = 60.0
 
 
-class RunningLab(ABC):
+class Controller(Protocol):
+    """What the controllers of both planes have."""
+
+    watchers: Watchers
+    deciding: Deciding
+
+
+class Settings(Protocol):
+    """What the settings of both labs have."""
+
+    @property
+    def policy(self) -> str: ...
+
+    @property
+    def parameters(self) -> Mapping[str, float]: ...
+
+
+class EnteredLab(ABC):
     """``async with`` it: everything runs. What is pushed on ``_exit`` is undone at the end, however that comes."""
 
     def __init__(self) -> None:
@@ -38,6 +58,35 @@ class RunningLab(ABC):
     @abstractmethod
     async def _start(self) -> None:
         """Start everything."""
+
+
+class RunningLab(EnteredLab):
+    """What of a ``stage.Stage`` is the same in both planes."""
+
+    lab: NetworkLab
+    controller: Controller
+    settings: Settings
+
+    @property
+    def client(self) -> Host:
+        return self.lab.client
+
+    @property
+    def delay_kind(self) -> str:
+        return self.lab.delay.kind
+
+    @property
+    def policy(self) -> tuple[str, Mapping[str, float]]:
+        return self.settings.policy, dict(self.settings.parameters)
+
+    def watch(self, watcher: Callable[[Happening], None]) -> None:
+        self.controller.watchers.add(watcher)
+
+    def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
+        self.controller.deciding.use_policy(name, parameters)
+
+    async def idle(self) -> None:
+        await self.controller.deciding.idle()
 
 
 async def guest_ready(machine: str, serial: Path, said: str = "") -> None:

@@ -7,15 +7,12 @@ listening socket is in the switches' namespace.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 
 from followme.config import openflow as config
-from followme.controllers.events import Happening
 from followme.controllers.openflow.controller import Controller
 from followme.controllers.serve import hosts_of
 from followme.domain import Network
-from followme.lab.base import Host
 from followme.lab.client import dhcp
 from followme.lab.document import MACHINE, SERVICE, USER, ScenarioConfig, document
 from followme.lab.guest import GuestImage, build_guest
@@ -35,6 +32,9 @@ class Scenario(RunningLab):
     """``async with Scenario(...) as scenario``: everything runs, the machine at dc1, the client nowhere yet."""
 
     plane = "openflow"
+    lab: Lab
+    controller: Controller
+    settings: ScenarioConfig
 
     def __init__(self, settings: ScenarioConfig | None = None) -> None:
         super().__init__()
@@ -78,18 +78,6 @@ class Scenario(RunningLab):
     # ---- what experiments need (``stage.Stage``)
 
     @property
-    def client(self) -> Host:
-        return self.lab.client
-
-    @property
-    def delay_kind(self) -> str:
-        return self.lab.delay.kind
-
-    @property
-    def policy(self) -> tuple[str, Mapping[str, float]]:
-        return self.settings.policy, dict(self.settings.parameters)
-
-    @property
     def machine_network(self) -> str:
         return self.controller.redirect.bindings[MACHINE].here.network
 
@@ -97,17 +85,8 @@ class Scenario(RunningLab):
     def result(self) -> Result | None:
         return self.controller.machines.results.get(MACHINE)
 
-    def watch(self, watcher: Callable[[Happening], None]) -> None:
-        self.controller.watchers.add(watcher)
-
-    def use_policy(self, name: str, parameters: Mapping[str, float]) -> None:
-        self.controller.deciding.use_policy(name, parameters)
-
     async def move_client(self, network: str) -> None:
         await self.lab.move_client(network)
-
-    async def idle(self) -> None:
-        await self.controller.deciding.idle()
 
     async def forget_flows(self) -> None:
         await self.lab.switch.appctl("dpctl/del-flows", "netdev@ovs-netdev")

@@ -22,6 +22,9 @@ _LCAF: Final = Struct("!BBBBH")
 _INSTANCE: Final = Struct("!IH")
 _INSTANCE_PREFIX: Final = Struct("!HBBBBHIH")
 _OCTETS: Final = {AFI_IPV4: 4, AFI_IPV6: 16}
+# RFC 8060, 4.1 gives the IID mask-len a meaning only with AFI 0. Open Overlay Router sends 32, all of the
+# instance-ID, with addresses too, and takes a Map-Notify with 0 for one of an EID that it has not.
+_IID_MASK_LENGTH: Final = 32
 
 
 def _mask(octets: int, length: int) -> int:
@@ -160,7 +163,8 @@ def encode_eid(eid: Eid) -> bytes:
     if eid.iid == 0:
         return _AFI.pack(afi) + eid.address
     iid = within(eid.iid, 24, "instance-ID")
-    return _INSTANCE_PREFIX.pack(AFI_LCAF, 0, 0, LCAF_INSTANCE_ID, 0, 6 + octets, iid, afi) + eid.address
+    head = _INSTANCE_PREFIX.pack(AFI_LCAF, 0, 0, LCAF_INSTANCE_ID, _IID_MASK_LENGTH, 6 + octets, iid, afi)
+    return head + eid.address
 
 
 def decode_eid(data: bytes, offset: int, length: int | None, field: str) -> tuple[Eid | None, int]:

@@ -11,8 +11,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from followme.lisp import Action, EidPrefix, MappingRecord, map_reply_fast, parse_map_request_fast
-
-from .prefixes import PrefixTable, truncate
+from followme.lisp.prefixtable import PrefixTable, truncate
 
 MAX_BODIES: Final = 1 << 16
 """Answers kept ready; a flood of different questions makes no more of them."""
@@ -105,32 +104,21 @@ class Answers:
         """
         match = self.entries.longest(eid)
         if match is None:
-            inside = self._bounded(self.entries.within(eid), 255, octets)
+            inside = _bounded(self.entries.within(eid), 255, octets)
             return (self._no_mapping(eid),) if not inside else self._same_ttl(inside)
-        entry = self.entries.get(match)
-        if entry is None or (entry.forward and not proxy):
+        prefix, entry = match
+        if entry.forward and not proxy:
             return None
-        if not eid.host and eid != match:
-            more = (other for other in self.entries.within(eid))
-            return self._same_ttl([entry, *self._bounded(more, 254, octets - len(entry.record.encode()))])
-        every = list(islice(self.entries.within(match), MAX_MORE_SPECIFICS + 2))
-        found = self._bounded(every, MAX_MORE_SPECIFICS + 1, octets)
+        if not eid.host and eid != prefix:
+            more = _bounded(self.entries.within(eid), 254, octets - len(entry.record.encode()))
+            return self._same_ttl([entry, *more])
+        every = list(islice(self.entries.within(prefix), MAX_MORE_SPECIFICS + 2))
+        found = _bounded(every, MAX_MORE_SPECIFICS + 1, octets)
         if len(found) == len(every) and (proxy or not any(one.forward for one in found)):
             return self._same_ttl(found)
         if not eid.host:
-            return self._same_ttl(self._bounded(self.entries.within(eid), 255, octets))
+            return self._same_ttl(_bounded(self.entries.within(eid), 255, octets))
         return (replace(entry.record, eid=truncate(eid, self.entries.hole(eid))),)
-
-    def _bounded(self, eids: Iterable[EidPrefix], count: int, octets: int) -> list[Entry]:
-        found: list[Entry] = []
-        for eid in islice(eids, count):
-            entry = self.entries.get(eid)
-            if entry is not None:
-                octets -= len(entry.record.encode())
-                if octets < 0:
-                    break
-                found.append(entry)
-        return found
 
     def _same_ttl(self, entries: list[Entry]) -> tuple[MappingRecord, ...]:
         ttl = min(entry.record.ttl for entry in entries)
@@ -143,3 +131,14 @@ class Answers:
         action = self._negative.not_registered if known else self._negative.outside
         ttl = TTL_NOT_REGISTERED if known else TTL_OUTSIDE
         return MappingRecord(truncate(eid, length), (), ttl, action)
+
+
+def _bounded(entries: Iterable[tuple[EidPrefix, Entry]], count: int, octets: int) -> list[Entry]:
+    """The first ``count`` at the most, as far as they fit into ``octets``."""
+    found: list[Entry] = []
+    for _, entry in islice(entries, count):
+        octets -= len(entry.record.encode())
+        if octets < 0:
+            break
+        found.append(entry)
+    return found

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from followme.config.document import ConfigError, Section, read, validate
-from followme.config.fields import FilePath, IpField, Name, Number
+from followme.config.document import ConfigError, Entry, Section, read, twice, validate
+from followme.config.fields import FilePath, IpField, ListenPort, Name, Number
 from followme.config.keys import MAX_KEY_BYTES, read_key
 from followme.lisp import CONTROL_PORT, MAX_INSTANCE_ID, Action, EidPrefix
 
@@ -44,7 +44,7 @@ class ListenSection(Section):
     addresses: Annotated[tuple[IpField, ...], Field(max_length=64)] = (
         IPv4Address("127.0.0.1"), IPv6Address("::1"),
     )  # fmt: skip
-    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = CONTROL_PORT
+    port: ListenPort = CONTROL_PORT
 
 
 class VisitorSection(Section):
@@ -165,24 +165,20 @@ def _action(name: str) -> Action:
 
 def _contradictions(file: MapServerFile) -> Iterator[str]:
     """What no single key shows."""
-    seen: dict[tuple[str, object], str] = {}
+    entries: list[Entry] = []
     empty: list[tuple[str, tuple[object, ...]]] = [("sites", file.sites)]
     empty.append(("listen.addresses", file.listen.addresses))
     for index, site in enumerate(file.sites):
         key = f"sites[{index}]"
         empty += [(f"{key}.keys", site.keys), (f"{key}.algorithms", site.algorithms)]
-        entries: list[tuple[str, object, str]] = [("site name", site.name, f"{key}.name")]
+        entries.append(("site name", site.name, f"{key}.name"))
         if site.site_id is not None:
             entries.append(("site_id", site.site_id, f"{key}.site_id"))
         elif site.visitors:
             yield f"{key}.visitors: this site needs a site_id: a visitor's prefix does not say where it is visiting"
         entries += [("prefix", one.eid(), f"{key}.prefixes[{n}]") for n, one in enumerate(site.prefixes)]
-        entries += [("key id", (index, one.id), f"{key}.keys[{n}].id") for n, one in enumerate(site.keys)]
-        for what, value, where in entries:
-            first = seen.setdefault((what, value), where)
-            if first != where:
-                shown = value[1] if what == "key id" and isinstance(value, tuple) else value
-                yield f"{where}: {what} {shown} stands already at {first}"
+        yield from twice(("key id", one.id, f"{key}.keys[{n}].id") for n, one in enumerate(site.keys))
+    yield from twice(entries)
     for where, values in empty:
         if not values:
             yield f"{where}: one at least is needed"

@@ -89,7 +89,7 @@ class Helper:
         for packet, _ in pack_changes(CONFIGURED, prefixes):
             await loop.sock_sendall(ours, packet)
         # The table as it is at this moment, and from now on what changes: not one before it knows the prefixes.
-        self._behind = {eid: self._answers.entries.get(eid) for eid in self._answers.entries}
+        self._behind = dict(self._answers.entries.items())
         self._ready, self._channel = False, ours
         loop.add_reader(ours, self._read)
         self._flush()

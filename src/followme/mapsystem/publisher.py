@@ -90,7 +90,7 @@ class Publisher:
             records: tuple[MappingRecord, ...] = (held.record,)
         else:
             match = self._registry.table.longest(eid)
-            cover = None if match is None else self._registry.table.get(match)
+            cover = None if match is None else match[1]
             gone = MappingRecord(eid, (), 0)
             records = (gone,) if cover is None else (gone, cover.record)
         stamps: _Stamps = {}
@@ -268,7 +268,7 @@ class Publisher:
         for subscription in self.subscriptions.concerned(eid):
             if subscription.prefix.length > eid.length:
                 match = self._registry.table.longest(subscription.prefix)
-                if match is not None and match.length > eid.length:
+                if match is not None and match[0].length > eid.length:
                     continue
             found.append(subscription)
         return found

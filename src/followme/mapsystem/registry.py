@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from followme.lisp import EidPrefix, MappingRecord
+from followme.lisp.prefixtable import PrefixTable
 
-from .prefixes import PrefixTable
 from .sites import Reply, Site
 
 MAX_LOSERS: Final = 8
@@ -164,7 +164,7 @@ class Registry:
         if len(self.table) >= self._limit or of_site >= router.site.max_registrations:
             return Claim("full")
         match = self.table.longest(eid)
-        cover = None if match is None else self.table.get(match)
+        cover = None if match is None else match[1]
         registration = Registration(record, eid, router, expires, proxy)
         self.add(registration)
         if cover is None or cover.holder is router or _same_way(cover.record, record):
@@ -234,7 +234,7 @@ class Registry:
     def _expect(self, expires: float, eid: EidPrefix) -> None:
         heapq.heappush(self._expiry, (expires, eid))
         if len(self._expiry) > 4 * len(self.table) + 1024:
-            self._expiry = [(held.expires, held.eid) for held in self.table.values()]
+            self._expiry = [(held.expires, eid) for eid, held in self.table.items()]
             heapq.heapify(self._expiry)
 
     def _count(self, site: Site, by: int) -> None:

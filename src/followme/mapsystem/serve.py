@@ -111,7 +111,7 @@ class Service:
                 self._store.save(self.server, now, time.time())  # nonces of publications, which do not wait for it
         except StoreError as error:
             # What was not stored is not acknowledged: the routers register again, and the next save takes it.
-            self.server.refusals.refuse("store", "this map server", str(error), now)
+            self.server.refusals.refuse("store", "this map server", now, error)
         if outbox.changes:
             for helper in self.helpers:
                 helper.feed(outbox.changes)

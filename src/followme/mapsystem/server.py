@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,12 +26,12 @@ from followme.lisp import (
     sign,
     verify,
 )
+from followme.system.seldom import Refusals
 
 from .answers import MAX_OCTETS, Answers, Entry, Negative
 from .events import Damped, Gone, Moved, Registered
 from .outbox import Datagram, Outbox, Outcome
 from .publisher import Publisher
-from .refusals import Refusals
 from .registry import NO_XTR_ID, Claim, Damping, Registration, Registry, Router, RouterId
 from .sites import Site, Sites
 from .subscriptions import Subscriptions
@@ -65,7 +66,7 @@ class MapServer:
         self.registry = Registry(self.settings.interval_s, self.settings.damping)
         self.subscriptions = Subscriptions()
         self.outbox = Outbox()
-        self.refusals = Refusals()
+        self.refusals = Refusals(logging.getLogger(__name__))
         self.counts: Counter[str] = Counter()
         self.publisher = Publisher(
             self.sites, self.answers, self.registry, self.subscriptions, self.outbox, nonce
@@ -76,7 +77,7 @@ class MapServer:
         try:
             message = decode(data)
         except LispError as problem:
-            self.refusals.refuse("malformed", source[0], str(problem), now)
+            self.refusals.refuse("malformed", source[0], now, problem)
             return self.outbox.take()
         reason = "unexpected"
         if isinstance(message, MapRegister):
@@ -89,7 +90,7 @@ class MapServer:
         elif isinstance(message, MapNotifyAck):
             reason = self.publisher.acknowledge(data, message, source, now)
         if reason:
-            self.refusals.refuse(reason, source[0], type(message).__name__, now)
+            self.refusals.refuse(reason, source[0], now, type(message).__name__)
         return self.outbox.take()
 
     def timer(self, now: float) -> Outcome:
@@ -131,7 +132,7 @@ class MapServer:
         for record in message.records:
             refused = self._record(router, record, message, now)
             if refused:
-                self.refusals.refuse(refused, source[0], f"{site.name} registers {record.eid}", now)
+                self.refusals.refuse(refused, source[0], now, f"{site.name} registers {record.eid}")
             else:
                 accepted.append(record)
         if message.want_map_notify and accepted:
@@ -241,7 +242,7 @@ class MapServer:
     def _forward(self, eid: EidPrefix, request: MapRequest, rloc: Rloc, port: int, ecm: bytes | None) -> str:
         """To an ETR of the site (RFC 9301, 8.3), as it came or in an ECM of ours."""
         match = self.registry.table.longest(eid)
-        held = None if match is None else self.registry.table.get(match)
+        held = None if match is None else match[1]
         etr = None if held is None else self._etr(held.record)
         if etr is None:
             return "no-etr"

@@ -7,8 +7,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from followme.lisp import EidPrefix, MappingRecord
-
-from .prefixes import PrefixTable
+from followme.lisp.prefixtable import PrefixTable
 
 
 class Reply(Enum):
@@ -64,8 +63,7 @@ class Sites:
         """The site with the Site-ID, else the one whose prefix is the longest match of ``eid``."""
         site = self.by_id.get(site_id) if site_id else None
         if site is None and eid is not None and (match := self.prefixes.longest(eid)) is not None:
-            found = self.prefixes.get(match)
-            site = found[0] if found else None
+            site = match[1][0]
         return site
 
     def refusal(self, site: Site, record: MappingRecord) -> str:
@@ -86,5 +84,7 @@ class Sites:
 
     def _own(self, site: Site, eid: EidPrefix) -> bool:
         match = self.prefixes.longest(eid)
-        found = None if match is None else self.prefixes.get(match)
-        return found is not None and found[0] is site and (eid == match or found[1].more_specifics)
+        if match is None:
+            return False
+        prefix, (holder, found) = match
+        return holder is site and (eid == prefix or found.more_specifics)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from followme.lisp import EidPrefix
+from followme.lisp.prefixtable import PrefixTable
 
-from .prefixes import PrefixTable
 from .sites import Site
 
 MAX_SUBSCRIPTIONS: Final = 1 << 16
@@ -48,7 +48,7 @@ class Subscriptions:
         return self._count
 
     def __iter__(self) -> Iterator[Subscription]:
-        for of_prefix in self._table.values():
+        for _, of_prefix in self._table.items():
             yield from of_prefix.values()
 
     def get(self, prefix: EidPrefix, xtr: bytes) -> Subscription | None:
@@ -88,5 +88,5 @@ class Subscriptions:
 
     def concerned(self, eid: EidPrefix) -> list[Subscription]:
         """Those whose prefix covers ``eid``, or lies in it."""
-        prefixes = [*self._table.covering(eid), *(one for one in self._table.within(eid) if one != eid)]
-        return [one for prefix in prefixes for one in (self._table.get(prefix) or {}).values()]
+        found = [*self._table.covering(eid), *(pair for pair in self._table.within(eid) if pair[0] != eid)]
+        return [one for _, of_prefix in found for one in of_prefix.values()]

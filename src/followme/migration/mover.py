@@ -82,7 +82,8 @@ class Result:
     QEMUs' hosts (as good as these agree: exact where both hosts are one machine's namespaces).
 
     ``held_s``: how long traffic waited at most, from the flip to the resumption (0 where none was held).
-    ``bounced``: frames that were left in the source's tap and sent after the others.
+    ``bounced``: frames that were left in the source's tap and sent after the others. ``resumed_at``: when it ran
+    at the target (seconds of the Unix clock, that of the target's host).
     """
 
     mode: str
@@ -92,6 +93,7 @@ class Result:
     bytes: int
     passes: int
     bounced: int
+    resumed_at: float = 0.0
 
 
 class _Network:
@@ -331,6 +333,7 @@ class MachineMover:
             bytes=transfer.passed,
             passes=transfer.passes,
             bounced=handover.bounced,
+            resumed_at=resumed,
         )
 
     async def _roll_back(self, reason: str, error: BaseException) -> None:

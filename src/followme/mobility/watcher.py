@@ -18,7 +18,7 @@ from followme.continuity.pipeline import ETH_ARP, ETH_IPV4, ETH_RARP, Table
 from followme.continuity.redirect import Redirect
 from followme.continuity.southbound import Southbound, SwitchError
 from followme.domain import Attachment, Mac, Network, Node, NodeKind, mac_text
-from followme.mobility.detector import MoveChecks, Refusals
+from followme.mobility.detector import MoveChecks
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager, Sighting, usable
 from followme.openflow import Output, PacketIn, PacketOut, Port, PortStatus
@@ -27,11 +27,14 @@ from followme.packets import PacketError, peek
 from followme.packets.arp import ARP_REPLY, Arp, parse_arp
 from followme.packets.dhcp_frames import is_client_frame, parse_client_frame
 from followme.store import StoreError
+from followme.system.seldom import Refusals
 
 log = logging.getLogger(__name__)
 
 THROUGH_TABLES = (Output(OFPP_TABLE),)
 MAX_TASKS = 4096
+MAX_REFUSALS_LOGGED = 100
+"""In ``seldom.LOG_EVERY_S``."""
 MAX_PARKED = 64
 """Packets kept for one node and network while a correspondent is being told."""
 QUIET_S = 1.0
@@ -62,7 +65,7 @@ class Watcher:
         self.locations = locations
         self.dhcp = dhcp
         self.arp = ArpProxy(networks, redirect.locate)
-        self.refusals = Refusals()
+        self.refusals = Refusals(log, MAX_REFUSALS_LOGGED)
         self.counts: Counter[str] = Counter()
         self._attached, self._arrived = attached, arrived
         self._peers, self._probe, self._clock = peers, probe, clock
@@ -385,7 +388,7 @@ class Watcher:
             self.southbound.send(network.datapath, [out])
 
     def _refuse(self, kind: str, network: Network, port: int, mac: Mac, what: str) -> None:
-        self.refusals.refuse(kind, network, port, mac, what, self._clock())
+        self.refusals.refuse(kind, f"{mac_text(mac)} at {network.name} port {port}", self._clock(), what)
 
     def _start(self, work: Coroutine[Any, Any, object]) -> bool:
         if len(self._tasks) >= MAX_TASKS:

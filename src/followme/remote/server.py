@@ -14,7 +14,7 @@ from typing import Any
 from followme.remote.channel import ALIVE_S, Called, Channel, ChannelError, Dropped, Event, Opened
 from followme.remote.keys import Key
 from followme.remote.wire import Wire
-from followme.xtr.refusals import Refusals
+from followme.system.seldom import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Server:
         self.connections: dict[_Connection, None] = {}
         """The oldest first."""
         self.tasks: set[asyncio.Task[None]] = set()
-        self.refusals = Refusals()
+        self.refusals = Refusals(log)
         self._alive_s = alive_s
         self._listener: asyncio.Server | None = None
 

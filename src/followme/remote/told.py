@@ -4,7 +4,8 @@
     planned, prepared, transferring, switched, released    the saga's states
     progress      sent_bytes, remaining_bytes, passes, rate_bytes_s
     flipped       traffic has turned
-    resumed       it runs at the target: mode, pause_s, total_s, held_s, bytes, passes, bounced (see ``Result``)
+    resumed       it runs at the target: mode, pause_s, total_s, held_s, bytes, passes, bounced,
+                  resumed_at (see ``Result``)
     failed        reason
 """
 

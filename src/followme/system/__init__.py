@@ -1,1 +1,1 @@
-"""This machine: namespaces, child processes, and what a command needs. Imports nothing of ours."""
+"""This machine: namespaces, child processes, what a command needs, a log not flooded. Imports nothing of ours."""

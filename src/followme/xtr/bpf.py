@@ -32,9 +32,12 @@ class Helper(IntEnum):
 
     MAP_LOOKUP = 1
     HASH = 34
+    CHANGE_HEAD = 43
     ADJUST_ROOM = 50
     FIB_LOOKUP = 69
+    JIFFIES64 = 118
     REDIRECT_NEIGH = 152
+    REDIRECT_PEER = 155
     CHECK_MTU = 163
 
 
@@ -97,6 +100,9 @@ class Program:
 
     def map(self, to: int, handle: int) -> None:
         self._wide(to, 1, handle)
+
+    def jump(self, label: str) -> None:
+        self._jump(0x05, R0, label)
 
     def unless_equal(self, register: int, value: int, label: str) -> None:
         self._jump(0x55, register, label, value=value)

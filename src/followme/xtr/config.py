@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
-from followme.config.document import ConfigError, Section, read, validate
-from followme.config.fields import FilePath, IpField, MacField, Name, Number
+from followme.config.document import ConfigError, Section, read, refuse, twice, validate
+from followme.config.fields import FilePath, IpField, MacField, Name, Number, PortNumber
 from followme.config.keys import read_key
 from followme.lisp import HMAC_SHA_256_128, UNUSABLE, EidPrefix, Locator
 
@@ -32,7 +32,6 @@ def _network(value: object) -> object:
 
 
 PrefixField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-UdpPort = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Octet = Annotated[int, Field(strict=True, ge=0, le=255)]
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,15}$")]
 
@@ -58,7 +57,7 @@ class MapServerSection(Section):
     """A map server; ``key`` or ``key_file`` holds the secret that the site shares with it."""
 
     address: IpField
-    port: UdpPort = 4342
+    port: PortNumber = 4342
     key: Annotated[SecretStr, Field(min_length=MIN_KEY_BYTES)] | None = None
     key_file: FilePath | None = None
     key_id: Octet = 0
@@ -67,7 +66,7 @@ class MapServerSection(Section):
 
 class ResolverSection(Section):
     address: IpField
-    port: UdpPort = 4342
+    port: PortNumber = 4342
 
 
 class RouterConfig(Section):
@@ -158,9 +157,7 @@ def load(path: Path) -> RouterConfig:
 def check(data: dict[str, Any], name: str) -> RouterConfig:
     """Check parsed data; ``name`` is the file's name in messages."""
     config = validate(RouterConfig, data, name, PAGE, secrets=True)
-    problems = [f"{name}: {problem}" for problem in _contradictions(config)]
-    if problems:
-        raise ConfigError(problems)
+    refuse(name, _contradictions(config))
     return config
 
 
@@ -182,9 +179,7 @@ def _contradictions(config: RouterConfig) -> Iterator[str]:
         if any(address in prefix for prefix in config.space):
             yield f"{key}: {address} lies in the EID space; packets to it would need a mapping themselves"
     addresses = [section.address for section in config.rlocs]
-    for index, address in enumerate(addresses):
-        if address in addresses[:index]:
-            yield f"rlocs[{index}].address: {address} stands there twice"
+    yield from twice(("RLOC", address, f"rlocs[{index}].address") for index, address in enumerate(addresses))
     if all(section.priority == UNUSABLE for section in config.rlocs):
         yield "rlocs: all have priority 255, which means that nobody may use them"
     families = {address.version for address in addresses}

@@ -6,6 +6,7 @@ in the order in which it must be done.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,11 +24,11 @@ from followme.lisp import (
     decode,
     verify,
 )
+from followme.system.seldom import Refusals
 
 from .etr import Etr
 from .itr import Itr
 from .outputs import Appeared, CheckNode, Departed, Encap, IPAddress, Output, RemoveRoute, SetRoute, ToLan, Way
-from .refusals import Refusals
 from .requests import Nonces
 from .residents import Policy, Resident, Residents
 from .site import Site
@@ -50,7 +51,7 @@ class Control:
         request_nonce: int = 0,
     ) -> None:  # fmt: skip
         self.site = site
-        self.refusals = Refusals()
+        self.refusals = Refusals(logging.getLogger(__name__))
         self._out: list[Output] = []
         nonces = self.nonces = Nonces(wall, now, request_nonce)
         self.residents = Residents(policy, site.own, self.away)
@@ -60,7 +61,7 @@ class Control:
         self._adopted: list[EidPrefix] = []
         self._adopt_at: float | None = None
         for prefix in site.prefixes:
-            self.etr.registrar.eids.set(prefix, now)
+            self.etr.registrar.eids.put(prefix, now)
 
     def take(self) -> list[Output]:
         """The outputs since the last call, oldest first."""
@@ -156,7 +157,7 @@ class Control:
         self.residents.put(resident)
         if not resident.expected:
             self._out.append(SetRoute(resident.eid, ToLan()))
-            self.etr.registrar.eids.set(resident.eid, now - YOUNG_S)
+            self.etr.registrar.eids.put(resident.eid, now - YOUNG_S)
 
     def switch(self, eid: EidPrefix, rloc: IPAddress, now: float) -> None:
         """The EID is behind ``rloc`` from now on: not ours any more, and routed there."""

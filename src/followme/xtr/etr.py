@@ -17,11 +17,12 @@ from followme.lisp import (
     MapRequest,
     sign,
 )
+from followme.system.seldom import Refusals
 
+from .buckets import Bucket, SourceBuckets
 from .correspondents import Correspondents
 from .mapcache import MapCache
 from .outputs import Datagram, Encap, IPAddress, Output, Registered
-from .refusals import Bucket, Refusals, SourceBuckets
 from .registration import Registrar
 from .requests import Nonces
 from .site import MapServer, Site

@@ -1,5 +1,9 @@
 """The fast path: eBPF programs at the LAN's and the core's device, which spare usual packets most of the way.
 
+Where one of the two is a veth without a queue, whose other end is in another namespace, packets are handed to that
+end at once; if it is the LAN's, super-packets that the kernel took out of the tunnel are, too (a third program, at
+the tunnel device). What a device is like counts when the programs are attached: shape it before.
+
 Routes stay the truth. The trie of the first program mirrors the map-cache's table (``MapCacheRoutes``); the second
 asks the kernel's routing for each packet. What either does not take goes on as if it were not there. Packets
 that are taken do not pass netfilter's ``forward`` hooks, nor does the tunnel device see those that are sent.
@@ -23,6 +27,7 @@ from followme.system import netns
 from followme.xtr import bpf, fastpath_programs
 from followme.xtr.device import OVERHEAD, TunnelDevice
 from followme.xtr.errors import DataPlaneError
+from followme.xtr.links import is_bare_veth
 from followme.xtr.routemsg import ENTRY_METRIC, PUNT_METRIC, Address, Encap, Entry, Network, Punt
 
 log = logging.getLogger(__name__)
@@ -54,21 +59,28 @@ class FastPath:
         self._broken = False
         self.hold(ipaddress.IPv4Network(local_rloc))  # a mapping that covers it must not carry us away
 
-    def attach(self, *, plain: bool) -> None:
-        """Put the programs to work, in the place of an earlier run's. Raises ``DataPlaneError``."""
+    def attach(self, *, plain: bool, hand_over: bool = True) -> None:
+        """Put the programs to work, in the place of an earlier run's. Without ``hand_over`` all packets go by the
+        devices' queues, as where no device is a bare veth. Raises ``DataPlaneError``."""
         if self._broken:
             raise DataPlaneError("the trie of the fast path lacks entries: make a new one")
-        namespace = self._device.namespace
+        namespace, tunnel = self._device.namespace, self._device
         lan, up = (_index(namespace, name) for name in (self._lan, self._up))
+        to_lan, to_up = (index if hand_over and is_bare_veth(namespace, index) else 0 for index in (lan, up))
+        made = [
+            (lan, self._lan, fastpath_programs.encapsulate(self._trie.handle, tunnel.index, up, peer=to_up)),
+            (up, self._up, fastpath_programs.decapsulate(tunnel.index, self._local, plain=plain, peer=to_lan)),
+        ]
+        if to_lan:
+            made.append((tunnel.index, tunnel.name, fastpath_programs.onward(tunnel.index, to_lan)))
+        else:
+            detach(namespace, tunnel.name)
         with contextlib.ExitStack() as closing:
-            programs = []
-            for program in (
-                fastpath_programs.encapsulate(self._trie.handle, self._device.index, up),
-                fastpath_programs.decapsulate(self._device.index, self._local, plain=plain),
-            ):
-                programs.append(bpf.load(program))
-                closing.callback(os.close, programs[-1])
-            for index, handle, name in ((lan, programs[0], self._lan), (up, programs[1], self._up)):
+            handles = []
+            for _, _, program in made:
+                handles.append(bpf.load(program))
+                closing.callback(os.close, handles[-1])
+            for (index, name, _), handle in zip(made, handles, strict=True):
                 _attach(namespace, index, handle, name)
 
     def put(self, entry: Entry) -> None:
@@ -108,7 +120,7 @@ class FastPath:
 
     def remove(self) -> None:
         """Take the programs away; harmless if they are gone."""
-        for name in (self._lan, self._up):
+        for name in (self._lan, self._up, self._device.name):
             detach(self._device.namespace, name)
 
     def close(self) -> None:
@@ -162,7 +174,7 @@ async def ensure(
         return fast
     if fast is not None:
         fast.close()
-    for name in (lan, up):
+    for name in (lan, up, device.name):
         detach(device.namespace, name)  # what an earlier run left would not hear of changes
     log.warning("no fast path (%s); all packets take the kernel's routes", reason)
     return None

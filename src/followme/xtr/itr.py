@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import chain
 
 from followme.lisp import (
     CONTROL_PORT,
@@ -21,12 +22,12 @@ from followme.lisp import (
     MapReply,
     MapRequest,
 )
+from followme.system.seldom import Refusals
 
 from .hints import Hints
 from .mapcache import Entry, MapCache, addresses, agrees
 from .outputs import Answered, Datagram, Encap, IPAddress, LocatorState, Output, Redirected, Release, Way
 from .probing import Prober
-from .refusals import Refusals
 from .requests import Ask, Nonces, Requests
 from .site import Site, host
 
@@ -156,7 +157,7 @@ class Itr:
         """Whether it is a publication that was overtaken by a later one of its subscription."""
         entries = (
             entry for record in message.records if isinstance(record.eid, EidPrefix)
-            for entry in self.cache.table.covering(record.eid)
+            for _, entry in self.cache.table.covering(record.eid)
         )  # fmt: skip
         return any(one.nonce is not None and 0 < one.nonce - message.nonce < PUBLICATION_WINDOW for one in entries)
 
@@ -199,7 +200,7 @@ class Itr:
             if former and not self._hints.was_there(eid, source, now):
                 continue
             known = True
-            if former and any(entry.nonce is not None for entry in self.cache.table.covering(eid)):
+            if former and any(entry.nonce is not None for _, entry in self.cache.table.covering(eid)):
                 self._refusals.counts["SMR about what is known"] += 1
                 continue
             asked = eid if eid.host else found[0]
@@ -357,7 +358,7 @@ class Itr:
             self._out.append(Release(tuple(packets)))
         best = max(records, key=lambda pair: pair[0].length if pair[0].covers(ask.eid) else -1)
         self._out.append(Answered(ask.eid, best[1]))
-        subscribed = any(entry.nonce is not None for entry in self.cache.table.covering(best[0]))
+        subscribed = any(entry.nonce is not None for _, entry in self.cache.table.covering(best[0]))
         room = bool(best[1].locators) or self.cache.negatives <= MAX_SUBSCRIBED_HOLES
         if not ask.subscribe and not subscribed and room and not self._site.own(best[0]):
             self.ask(best[0], now)
@@ -372,10 +373,7 @@ class Itr:
 
     def _subscription(self, eid: EidPrefix, nonce: int) -> Entry | None:
         """The subscribed entry that a publication about ``eid`` with this nonce belongs to."""
-        candidates = self.cache.table.covering(eid)
-        if not eid.host:
-            candidates += [e for key in self.cache.table.within(eid) if (e := self.cache.table.get(key))]
-        for entry in candidates:
+        for _, entry in chain(self.cache.table.covering(eid), self.cache.table.within(eid)):
             if entry.nonce is not None and 0 <= nonce - entry.nonce < PUBLICATION_WINDOW:
                 return entry
         return None

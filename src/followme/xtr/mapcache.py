@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from followme.lisp import TTL_UNLIMITED, UNUSABLE, Action, EidPrefix, Locator, MappingRecord
+from followme.lisp.prefixtable import PrefixTable
 
 from .outputs import Drop, Encap, IPAddress, Native, Output, RemoveRoute, SetRoute, Way
-from .prefixtable import PrefixTable
 
 MAX_TTL_S = 86_400.0
 WATCH_S = 30.0
@@ -200,7 +200,7 @@ class MapCache:
             seconds = min(seconds, AWAY_S)
         expires = now + seconds
         entry = Entry(record, way, expires, expires - min(WATCH_S, seconds / 4), nonce=nonce)
-        self.table.set(eid, entry)
+        self.table.put(eid, entry)
         if isinstance(way, Encap):
             for rloc in addresses(entry):
                 self._by_rloc.setdefault(rloc, set()).add(eid)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from followme.lisp import EidPrefix, MapRegister, sign
+from followme.lisp.prefixtable import PrefixTable
 
 from .outputs import Datagram, Output
-from .prefixtable import PrefixTable
 from .site import MapServer, Site
 
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -51,7 +51,7 @@ class Registrar:
         """Register ``eid`` at once, whether it was or not; ``False`` if there is no room."""
         if eid not in self.eids and len(self.eids) >= MAX_EIDS:
             return False
-        self.eids.set(eid, now)
+        self.eids.put(eid, now)
         for session in self.sessions.values():
             self._strike(session, eid)
             batch = _Batch((eid,), now)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from followme.lisp import EidPrefix
 
-from .refusals import Bucket, SourceBuckets
+from .buckets import Bucket, SourceBuckets
 
 MAX_PENDING = 1024
 MAX_PER_SOURCE = 64

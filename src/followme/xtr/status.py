@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from .config import RouterConfig
@@ -24,12 +25,12 @@ def describe(config: RouterConfig, control: Control, unsent: int, now: float) ->
         "map_cache": [
             {"eid": str(eid), "expires_s": round(entry.expires - now, 1), "subscribed": entry.nonce is not None,
              **_way(entry)}
-            for eid, entry in cache.table.items()[:MAX_SHOWN]
+            for eid, entry in islice(cache.table.items(), MAX_SHOWN)
         ],
         "registrations": [
             {"eid": str(eid), "confirmed_by": [str(s.server.address) for s in registrar.sessions.values()
                                                if eid in s.confirmed]}
-            for eid in list(registrar.eids)[:MAX_SHOWN]
+            for eid in islice(registrar.eids, MAX_SHOWN)
         ],
         "dynamic_eids": [
             {"eid": str(one.eid), "mac": one.mac.hex(":"), "pinned": one.pinned, "expected": one.expected}

@@ -9,7 +9,7 @@ from followme.agent.config import check
 from followme.agent.serve import Agent
 from followme.remote.machines import SiteMachines
 
-from .test_agent_config import RIGHT
+from .document import RIGHT
 
 
 def test_which_machines_are_here() -> None:

@@ -61,7 +61,7 @@ def test_a_right_file() -> None:
     (lambda data: data["federation"].pop("password_file"), "federation.password_file: missing"),
     (lambda data: data["control"].update(peers={"dc1": data["control"]["peers"]["dc2"]}), "peers.dc1: that is"),
     (lambda data: data["control"]["peers"]["dc2"].update(role="controller"), "control.peers.dc2.role"),
-    (lambda data: data["machines"].append(data["machines"][0]), "machines[1].name: vm1 stands already"),
+    (lambda data: data["machines"].append(data["machines"][0]), "machines[1].name: name vm1 stands already"),
     (lambda data: data["machines"][0].update(kernel="/else/k"), "machines[0].kernel: /else/k is in none of"),
     (lambda data: data.update(router={}), "router: unknown key"),
 ])  # fmt: skip

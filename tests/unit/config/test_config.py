@@ -169,14 +169,16 @@ def test_a_mac_without_quotes_that_yaml_reads_as_a_number_is_met_with_help(tmp_p
         (b"- networks", "must be a mapping"),
         (b"networks: [", "not valid YAML"),
         (b"networks: \xff\xfe", "not valid YAML"),
-        (b"a: " + b"[" * 5000, "not valid YAML"),
+        (b"b: 1\na: " + b"[" * 5000, "line 2: not valid YAML: nested more than 32 deep"),
+        (b"\n".join(b" " * n + b"a:" for n in range(1000)), "line 33: not valid YAML: nested more than 32 deep"),
         (b"a: " + b"9" * 5000, "not valid YAML"),
         (b"networks: 0x" + b"f" * 5000, "a number that is far too long"),
         (b"a: !!python/object/apply:os.system ['false']", "not valid YAML"),
         (b"a: &a [x]\nb: [*a, *a]", "aliases"),
         (b"#" * (MAX_FILE_BYTES + 1), "larger than"),
     ],
-    ids=["empty", "list", "cut off", "no text", "deep", "long number", "long hex", "code", "aliases", "large"],
+    ids=["empty", "list", "cut off", "no text", "deep in a line", "deep in lines", "long number", "long hex",
+         "code", "aliases", "large"],
 )  # fmt: skip
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "fmc.yaml"

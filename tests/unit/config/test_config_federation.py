@@ -52,7 +52,7 @@ WRONG: list[tuple[tuple[Key, Any], str]] = [
     (((*WEST, "public_key"), "AAAA"), "federation.domains[0].public_key: "),
     (((*WEST, "networks", 0, "name"), "dc-east"), "federation.domains[0].networks[0].name: dc-east stands already"),
     (((*WEST, "networks", 0, "prefix"), "10.3.0.0/24"), "10.3.0.0/24 overlaps networks[1].prefix 10.3.0.0/24"),
-    (((*WEST, "networks", 0, "locators"), "10.9.0.0/25"), "federation.domains[0].networks[0].locators: 10.9.0.0/25"),
+    (((*WEST, "networks", 0, "locators"), "10.9.0.0/25"), "domains[0].networks[0].locators: 10.9.0.0/25"),
     (((*WEST, "networks", 0, "gateway"), "10.9.0.1"), "federation.domains[0].networks[0].gateway: 10.9.0.1 is not"),
     ((("networks", 0, "hypervisor_port"), 1), "networks[0].hypervisor_port: 1 is the uplink's port"),
     ((("networks", 1, "hypervisor_port"), 2), "networks[1].hypervisor_port: an access network has no hypervisor"),
@@ -75,5 +75,5 @@ def test_two_domains_with_one_key_are_refused() -> None:
         {"name": "dc-n", "kind": "datacentre", "prefix": "10.7.0.0/24", "gateway": "10.7.0.1",
          "locators": "10.7.0.128/25"}]}  # fmt: skip
     said = problems((("federation", "domains"), [west, north]))
-    assert said == ["fmc.yaml: federation.domains[1].public_key: it is that of federation.domains[0] too; each domain "
-                    "has a key of its own"]  # fmt: skip
+    assert said == ["fmc.yaml: federation.domains[1].public_key: it is that of federation.domains[0] too; each "
+                    "domain has a key of its own"]  # fmt: skip

@@ -56,13 +56,13 @@ BOB = {"name": "bob", "mac": "02:00:00:00:00:09", "address": "10.3.0.11"}
         (((*WLAN, "host"), RIGHT["networks"][1]["host"]), "networks[0].host: an access network has no hypervisor"),
         (((*USER, "port"), 1), "users[0].port: 1 is the uplink's port of wlan1"),
         # duplicates
-        (((*DC, "name"), "wlan1"), "networks[1].name: wlan1 stands already at networks[0].name"),
-        (((*DC, "datapath"), 0xA1), "networks[1].datapath: 0xa1 stands already at networks[0].datapath"),
-        (((*USER, "name"), "vm1"), "users[0].name: vm1 stands already at machines[0].name"),
-        (((*USER, "mac"), "02:00:00:00:00:01"), "users[0].mac: 02:00:00:00:00:01 stands already"),
-        (second("users", **{**BOB, "address": "10.3.0.10"}), "users[1].address: 10.3.0.10 in wlan1 stands"),
-        (second("services", user="alice", machine="vm1"), "services[1].name: desktop stands already"),
-        (second("services", name="other"), "services[1].machine: vm1 stands already at services[0].machine"),
+        (((*DC, "name"), "wlan1"), "networks[1].name: network name wlan1 stands already at networks[0].name"),
+        (((*DC, "datapath"), 0xA1), "networks[1].datapath: datapath 0xa1 stands already at networks[0].datapath"),
+        (((*USER, "name"), "vm1"), "users[0].name: node name vm1 stands already at machines[0].name"),
+        (((*USER, "mac"), "02:00:00:00:00:01"), "users[0].mac: mac 02:00:00:00:00:01 stands already"),
+        (second("users", **{**BOB, "address": "10.3.0.10"}), "users[1].address: address 10.3.0.10 in wlan1 stands"),
+        (second("services", user="alice", machine="vm1"), "services[1].name: service name desktop stands already"),
+        (second("services", name="other"), "services[1].machine: service of machine vm1 stands already"),
         # nodes and what they name
         (((*USER, "home"), "wlan9"), "users[0].home: 'wlan9' is not the name of a network"),
         (((*MACHINE, "home"), "dc9"), "machines[0].home: 'dc9' is not the name of a network"),
@@ -103,7 +103,7 @@ def test_users_beside_the_one_that_is_there() -> None:
 def test_two_hypervisors_cannot_have_one_management_address() -> None:
     third = {**copy.deepcopy(RIGHT["networks"][1]), "name": "dc2", "datapath": 0xD2, "prefix": "10.2.0.0/24",
              "locators": "10.2.0.128/25"}  # fmt: skip
-    with pytest.raises(ConfigError, match=r"networks\[2\].host.management_address: 10.9.0.1 stands already"):
+    with pytest.raises(ConfigError, match=r"networks\[2\].host.management_address: host 10.9.0.1 stands already"):
         check(changed((("networks",), [*RIGHT["networks"], third])), "fmc.yaml")
 
 

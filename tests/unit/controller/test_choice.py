@@ -21,7 +21,7 @@ from followme.placement.learned import LearnedTables
 from followme.placement.learned_file import save_learned
 from followme.store import Store
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
+from .world import EXAMPLE
 
 
 def decided(change: Callable[[dict[str, Any]], None], user_at: str = "wlan-west") -> Decision | None:

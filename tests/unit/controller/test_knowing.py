@@ -17,7 +17,7 @@ from followme.openflow.constants import OFPPR_MODIFY
 from followme.placement.chooser import Choice
 from followme.store import Store
 
-from .test_decisions import controlled, document, section
+from .world import controlled, document, section
 
 
 def of(policy: str = "always", **needs: object) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from followme.controllers.openflow import machines as module
 from followme.domain import Placement
 from followme.store import Store, StoreError
 
-from .test_restart import restarted
+from .world import restarted
 
 
 async def test_work_in_the_background_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:

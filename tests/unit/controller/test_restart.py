@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address
-from pathlib import Path
 
 import yaml
 
 from followme.config import openflow as config
-from followme.controllers.openflow.controller import Controller
 from followme.domain import Node, NodeKind, Placement, mac_bytes
 from followme.store import Store
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
-
-
-def restarted(store: Store) -> Controller:
-    controller = Controller(config.check(yaml.safe_load(EXAMPLE.read_text()), "example"), {}, store=store)
-    controller._restore()
-    return controller
+from .world import EXAMPLE, restarted
 
 
 def guest(mac: str, address: str) -> Node:

@@ -22,7 +22,7 @@ from followme.migration.host import MigrationError
 from followme.placement.stay import Gain
 from followme.store import Store
 
-from .test_decisions import section
+from .world import section
 
 USERS = ("alice", "bob", "carol")
 

@@ -13,7 +13,7 @@ from followme.controllers.openflow.controller import Controller
 from followme.domain import Node, NodeKind, Placement
 from followme.store import Lease, Store, StoreError
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
+from .world import EXAMPLE
 
 
 class Failing(Store):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 
 import pytest
 import yaml
@@ -17,7 +16,7 @@ from followme.openflow.constants import OFP_NO_BUFFER, OFPR_NO_MATCH
 from followme.packets import arp_request_frame
 from followme.store import Store
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
+from .world import EXAMPLE
 
 
 async def test_counts_are_logged_when_they_change_and_at_the_end(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from followme.lab import lisp_downtime, lisp_plots, lisp_rtt, lisp_sizes
-from followme.lab.lisp_downtime import CASES, DIRECTIONS, MODES, Downtimes, Sample
+from followme.lab.lisp_downtime import CASES, DIRECTIONS, MODES, Downtimes, Sample, Sweep
 from followme.lab.lisp_sizes import Carried, Sizes
 
 
@@ -16,7 +16,8 @@ def made_up() -> Downtimes:
     """Ours is flat but for a millisecond to and fro, the papers' rises by half the round trip."""
     samples = [
         Sample(case.name, mode, varied, x, case.dc1_s, downtime_s=0.03 + (mode == "paper") * x / 2 + jitter,
-               pause_s=0.02, migration_s=6.0, bytes=80_000_000, probes=8000, lost=int(mode == "paper"))
+               pause_s=0.02, guest_cold_s=0.006, silent_s=0.001, migration_s=6.0, bytes=80_000_000, probes=8000,
+               lost=int(mode == "paper"))
         for case in CASES for mode in MODES for varied in DIRECTIONS
         for x in (0.001, 0.05, 0.1) for jitter in (0.0, 0.001)
     ]  # fmt: skip
@@ -30,8 +31,10 @@ def test_the_slopes_of_both_orders() -> None:
         paper = found.line(case.name, "paper", "target")
         assert paper.slope == pytest.approx(0.5, abs=0.01)
         assert not paper.flat
-        less = found.line(case.name, "paper", "target", less_pause=True)
-        assert less.intercept == pytest.approx(paper.intercept - 0.02)
+        for part, less_s in ((lisp_downtime.added, 0.02), (lisp_downtime.network, 0.026)):
+            less = found.line(case.name, "paper", "target", part)
+            assert less.intercept == pytest.approx(paper.intercept - less_s)
+            assert less.slope == pytest.approx(paper.slope)
     said = list(found.sentences())
     assert len(said) == 8
     assert sum("rises" in one for one in said) == 4
@@ -41,11 +44,16 @@ def test_the_json_has_units_in_its_keys_and_the_table_a_row_for_each_point() -> 
     found = made_up()
     data = json.loads(json.dumps(found.as_json()))
     assert len(data["samples"]) == len(found.samples)
-    assert data["samples"][0]["downtime_ms"] == 30.5
-    assert len(data["lines"]) == 16
+    first = data["samples"][0]
+    assert first["downtime_ms"] == 30.5
+    assert first["downtime_ms"] == pytest.approx(
+        first["machine_pause_ms"] + first["guest_cold_ms"] + first["network_ms"]
+    )
+    assert len(data["lines"]) == 24
     rows = list(found.rows())
     assert len(rows) == 2 * 2 * 2 * 3
     assert rows[0][:4] == ("target", "case 1", "paper", "1")
+    assert rows[0][6:9] == ("20.0", "6.0", "5.0")
 
 
 def test_the_delays_of_the_cases_are_the_labs() -> None:
@@ -61,12 +69,16 @@ def test_the_delays_of_the_cases_are_the_labs() -> None:
     assert (rtt.round_trip("ctl", "dc1"), rtt.round_trip("ctl", "dc2")) == (0.001, 0.010)
 
 
-@pytest.mark.parametrize("quick", [True, False])
-def test_each_line_gets_points_enough_for_an_error(quick: bool) -> None:
-    plan = lisp_downtime.visits(quick)
+@pytest.mark.parametrize(("sweep", "total"), [("QUICK", 24), ("SHORT", 96), ("FULL", 160)])
+def test_each_line_gets_points_enough_for_an_error(sweep: str, total: int) -> None:
+    one: Sweep = getattr(lisp_downtime, sweep)
     for case in CASES:
-        assert len({x for one, x in plan if one is case}) >= 3
-    assert lisp_downtime.total(quick) == len(plan) * lisp_downtime.rounds_of(quick) * 4
+        assert len({x for where, x in one.visits() if where is case}) >= 3
+    assert one.total == total
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_as_many_migrations_as_are_announced(quick: bool) -> None:
     assert lisp_sizes.total(quick) == len(lisp_sizes.plan(quick)) * lisp_sizes.rounds_of(quick)
 
 

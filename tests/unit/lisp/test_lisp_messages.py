@@ -252,7 +252,7 @@ def test_a_udp_checksum_that_comes_to_zero_is_sent_as_ones() -> None:
 def test_negative_map_reply() -> None:
     reply = negative_map_reply(NONCE, NET)
     assert (
-        reply.encode().hex() == "2000000101020304050607080000000f001020000000400300000200000a0000000700010a010000"
+        reply.encode().hex() == "2000000101020304050607080000000f001020000000400300000220000a0000000700010a010000"
     )
 
 

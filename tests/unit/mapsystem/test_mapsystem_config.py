@@ -111,12 +111,12 @@ def test_contradictions() -> None:
                                        keys=[{"key": SECRET}, {"key": SECRET}])],
         "listen": {"addresses": ["::1", "::1"], "port": 0}, "processes": 2,
     }) == [
-        "map.yaml: sites[1].name: site name dc1 stands already at sites[0].name",
-        "map.yaml: sites[1].site_id: site_id 1 stands already at sites[0].site_id",
-        "map.yaml: sites[1].prefixes[0]: prefix 10.1.0.0/24 stands already at sites[0].prefixes[0]",
         "map.yaml: sites[2].visitors: this site needs a site_id: a visitor's prefix does not say where it is "
         "visiting",
         "map.yaml: sites[2].keys[1].id: key id 0 stands already at sites[2].keys[0].id",
+        "map.yaml: sites[1].name: site name dc1 stands already at sites[0].name",
+        "map.yaml: sites[1].site_id: site_id 1 stands already at sites[0].site_id",
+        "map.yaml: sites[1].prefixes[0]: prefix 10.1.0.0/24 stands already at sites[0].prefixes[0]",
         "map.yaml: listen.addresses: an address stands twice",
         "map.yaml: processes: several processes need a port of their own choice: set listen.port",
     ]  # fmt: skip

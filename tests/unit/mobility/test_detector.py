@@ -1,4 +1,4 @@
-"""Has it moved, or does another pretend? And how claims are counted and logged."""
+"""Has it moved, or does another pretend?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from followme.domain import Node
 from followme.mobility import detector
-from followme.mobility.detector import MoveChecks, Refusals
+from followme.mobility.detector import MoveChecks
 
-from .world import ALICE, BOB, WLAN1
+from .world import ALICE, BOB
 
 
 def checks(react: Callable[[MoveChecks, Node], None] = lambda checks, node: None) -> tuple[MoveChecks, list[str]]:
@@ -75,34 +75,3 @@ async def test_checks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     check.cancel()
     await asyncio.gather(check, return_exceptions=True)
     assert await made.has_left(BOB) is True, "a cancelled check leaves its place"
-
-
-def test_a_claimant_is_counted_always_and_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    refusals = Refusals()
-    for now in (0.0, 5.0, 9.0, 11.0):
-        refusals.refuse("mac", WLAN1, 7, ALICE.mac, "claims to be alice", now)
-    refusals.refuse("arp", WLAN1, 7, ALICE.mac, "claims an address", 11.0)
-    assert refusals.counts == {"mac": 4, "arp": 1}
-    assert caplog.messages == [
-        "refused (mac): 02:00:00:00:00:02 at wlan1 port 7 claims to be alice",
-        "refused (mac): 02:00:00:00:00:02 at wlan1 port 7 claims to be alice",
-        "refused (arp): 02:00:00:00:00:02 at wlan1 port 7 claims an address",
-    ]
-
-
-def test_a_flood_from_ever_new_addresses_fills_neither_log_nor_memory(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(detector, "MAX_LOGGED", 10)
-    refusals = Refusals()
-    flood = 1000
-    for number in range(flood):
-        refusals.refuse("stranger", WLAN1, 7, number.to_bytes(6, "big"), "shows up", 100.0)
-    assert refusals.counts["stranger"] == flood
-    assert len(refusals._logged) == detector.MAX_LOGGED
-    assert len(caplog.messages) == detector.MAX_LINES
-    refusals.refuse("stranger", WLAN1, 8, ALICE.mac, "shows up", 100.0 + detector.LOG_EVERY_S)
-    assert caplog.messages[detector.MAX_LINES :] == [
-        f"{flood - detector.MAX_LINES} more refusals were not logged",
-        "refused (stranger): 02:00:00:00:00:02 at wlan1 port 8 shows up",
-    ]

@@ -71,3 +71,9 @@ def test_the_programs_are_whole_and_small() -> None:
     assert all(0 < size < 8 * 512 for size in sizes)
     longer = fastpath_programs.decapsulate(4, R_LOCAL, plain=True).assemble()
     assert len(longer) == sizes[1] + 8  # one more header is known
+    handing = [
+        len(fastpath_programs.encapsulate(3, 4, 2, peer=2).assemble()),
+        len(fastpath_programs.decapsulate(4, R_LOCAL, plain=False, peer=5).assemble()),
+    ]
+    assert all(more > size for more, size in zip(handing, sizes, strict=True))
+    assert 0 < len(fastpath_programs.onward(4, 5).assemble()) < 8 * 512

@@ -60,7 +60,7 @@ def test_no_secret_is_shown() -> None:
         ({"prefixes": ["10.1.0.0/32"]}, "prefixes[0]: 10.1.0.0/32 is one address"),
         ({"rlocs": [{"address": "10.0.0.1"}]}, "rlocs[0].address: 10.0.0.1 lies in the EID space"),
         ({"rlocs": [{"address": "192.0.2.2", "priority": 255}]}, "all have priority 255"),
-        ({"rlocs": [{"address": "192.0.2.2"}] * 2}, "rlocs[1].address: 192.0.2.2 stands there twice"),
+        ({"rlocs": [{"address": "192.0.2.2"}] * 2}, "rlocs[1].address: RLOC 192.0.2.2 stands already at rlocs[0]"),
         ({"rlocs": [{"address": 5}]}, "rlocs[0].address"),
         ({"map_servers": [{"address": "192.0.2.18"}]}, "give either key or key_file"),
         ({"map_servers": [{"address": "2001:db8::1", "key": SECRET}]}, "none of our RLOCs is of its IP version"),

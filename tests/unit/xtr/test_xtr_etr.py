@@ -149,7 +149,7 @@ def test_answers_are_rationed() -> None:
 def test_a_map_request_costs_little_however_many_eids_we_have(monkeypatch: pytest.MonkeyPatch) -> None:
     it = stage()
     for n in range(1024):
-        it.control.etr.registrar.eids.set(eid(f"10.4.{n >> 8}.{n & 255}/32"), it.now)
+        it.control.etr.registrar.eids.put(eid(f"10.4.{n >> 8}.{n & 255}/32"), it.now)
         it.notify(record(f"10.3.0.{n & 255}/32", OTHER), nonce=50)
     work = [0]
     covers = EidPrefix.covers

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from followme.config.openflow import MachineSection
+from followme.config.openflow import BootedMachineSection
 from followme.continuity.southbound import SwitchError
 from followme.domain import Migration, MigrationState, Placement
 from followme.migration.host import Host, MachineSpec, MigrationError
@@ -33,7 +33,7 @@ SWITCHES_S = 30.0
 _TROUBLES = (MigrationError, StoreError, SwitchError, ProcessError, OSError)
 
 
-def spec_of(section: MachineSection) -> MachineSpec:
+def spec_of(section: BootedMachineSection) -> MachineSpec:
     """The machine as QEMU must be told of it; ``MigrationError`` if the config does not say how it boots."""
     if section.kernel is None or section.initrd is None:
         raise MigrationError(
@@ -54,7 +54,11 @@ class Startup:
     traffic is ours."""
 
     def __init__(
-        self, machines: Machines, sections: Mapping[str, MachineSection], ports: Mapping[str, int], store: Store
+        self,
+        machines: Machines,
+        sections: Mapping[str, BootedMachineSection],
+        ports: Mapping[str, int],
+        store: Store,
     ) -> None:
         self._machines, self._redirect, self._store = machines, machines.redirect, store
         self._sections, self._ports = sections, ports
@@ -83,7 +87,7 @@ class Startup:
                 self._tell(f"{name} {state} {error}")
         self._redirect.free_unused()
 
-    async def _start(self, name: str, section: MachineSection, survive: bool) -> None:
+    async def _start(self, name: str, section: BootedMachineSection, survive: bool) -> None:
         spec = spec_of(section)
         hosts = self._machines.hosts
         pids = {network: pid for network, host in hosts.items() if (pid := Qemu.find(host, spec)) is not None}
