@@ -26,6 +26,7 @@ BENCHMARKS = {
     "mapserver": "a LISP map server: look-ups a second, and a move told to 1000 subscribers",
     "switch_rules": "100 000 rewrite rules into Open vSwitch against ovs-ofctl (root)",
     "federation_moves": "users' moves through four domains' controllers over NATS",
+    "federation_mappings": "a million mappings in one controller, and a move among them told to three",
     "following": "a machine follows its user in the lab, against the papers (root)",
     "lisp_following": "the same over LISP: downtime, pings lost, the controller's distance (root)",
 }

@@ -37,6 +37,7 @@ from tests.unit.controller.domains import (
 
 from followme.config import federation as config
 from followme.controllers.openflow.instance import registry_of
+from followme.federation.engine import FederationError
 from followme.federation.federate import Federate
 from followme.federation.hosts import HostClient
 from followme.federation.keyfile import load_private_key, make_key_file
@@ -58,17 +59,20 @@ STARTS_S = 40.0
 
 
 class _Line(Switch):
-    """One connection of a switch that has several; ``refused``: what it was told there as a slave."""
+    """One connection of a switch that has several; ``refused`` is what it was told there as a slave."""
 
     def __init__(self, datapath: int, both: Both) -> None:
         super().__init__(datapath, both.table)
         self.shared = both.shared
         self._both = both
-        self.refused: list[Message] = []
+        self.accepted = self.refused = 0
 
     def _take(self, xid: int, message: Message) -> None:
-        if isinstance(message, FlowMod | PacketOut):
-            (self.refused if self.role == OFPCR_ROLE_SLAVE else self._both.received).append(message)
+        if isinstance(message, FlowMod | PacketOut) and self.role == OFPCR_ROLE_SLAVE:
+            self.refused += 1
+        elif isinstance(message, FlowMod | PacketOut):
+            self.accepted += 1
+            self._both.received.append(message)
         super()._take(xid, message)
 
 
@@ -143,10 +147,10 @@ class Both:
             await self.lines[port].leave()
 
     def say(self, message: PacketIn) -> None:
+        self.told += 1
         for line in self.lines.values():
             if line.role != OFPCR_ROLE_SLAVE:
                 line.say(message)
-                self.told += 1
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -168,6 +172,7 @@ class Fleet(Domains):
         ports = iter(free_ports(len(DOMAINS) * len(INSTANCES)))
         self.ports = {f"{domain}/{one}": next(ports) for domain in DOMAINS for one in INSTANCES}
         self.instances_of = dict.fromkeys(DOMAINS, INSTANCES)
+        """Of the domains that run."""
         self.gates: dict[str, Gate] = {}
         self._urls: dict[str, str] = {}
         self._begun: dict[str, int] = {}
@@ -178,9 +183,22 @@ class Fleet(Domains):
         self.lost: Counter[str] = Counter()
         self.upward: Counter[str] = Counter()
         """Packets that went up to a controller, which sends them on later."""
+        self.refusals: list[str] = []
         self._opened: list[Any] = []
 
     # ---- controllers
+
+    @property
+    def all(self) -> list[str]:
+        return [f"{domain}/{one}" for domain, instances in self.instances_of.items() for one in instances]
+
+    @property
+    def hosts(self) -> list[Host]:
+        return [HOSTS[DOMAINS[domain][0]] for domain in self.instances_of]
+
+    def other(self, name: str) -> str:
+        """The domain's other controller."""
+        return next(one for one in self.all if one[:-1] == name[:-1] and one != name)
 
     def document(self, domain: str, instance: str) -> dict[str, Any]:
         made = document(domain, self.directory, self.public)
@@ -199,8 +217,7 @@ class Fleet(Domains):
 
     async def begin(self, *names: str, wrap: Sequence[str] = ()) -> None:
         """Start controllers (all that do not run, if none is named); ``wrap`` is a command to run them by."""
-        for name in names or [one for one in self.ports if one not in self.children and one[-1] in
-                              self.instances_of[one.split("/")[0]]]:
+        for name in names or [one for one in self.all if one not in self.children]:
             domain, instance = name.split("/")
             file = self.directory / f"{domain}-{instance}.yaml"
             file.write_text(yaml.safe_dump(self.document(domain, instance)))
@@ -243,13 +260,14 @@ class Fleet(Domains):
 
     async def ready(self) -> None:
         """One controller of each domain is active, the others stand by, and switches are connected to all."""
-        for domain, (network, _) in DOMAINS.items():
+        for domain, instances in self.instances_of.items():
+            network = DOMAINS[domain][0]
             await self.active(domain)
-            instances = self.instances_of[domain]
             for one in instances:
                 await self.until_said(f"{domain}/{one}", "stands by")
             async with asyncio.timeout(10):
-                while len(self.switches[network].lines) < len(instances) or not self.switches[network].table.entries:
+                switch = self.switches[network]
+                while len(switch.lines) < len(instances) or not switch.table.entries:
                     await asyncio.sleep(0.01)
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -271,24 +289,29 @@ class Fleet(Domains):
         return self.agents[network]
 
     async def carry_by_host(self, target: str, migration: str) -> None:
+        """As often as it takes: a preparation that is refused is given up, and begun again."""
         host = await self.agent(self.at)
-        await host.prepare(VM, target, migration)
+        for number in range(10):
+            try:
+                await host.prepare(VM, target, migration)
+                break
+            except FederationError as error:
+                self.refusals.append(str(error))
+                await host.aborted(VM, migration)
+                migration = f"{migration}-{number}"
         self.at = target
         await host.flipped(VM, migration)
         await host.released(VM, migration)
 
     # ---- sessions
 
-    def converse(self, *hosts: Host) -> None:
-        """From now on these hosts and the machine send to each other all the time, by ``PACE_S``."""
-        self.talking = asyncio.ensure_future(self._converse(hosts or tuple(HOSTS.values())))
-
-    async def _converse(self, hosts: Sequence[Host]) -> None:
+    async def _converse(self) -> None:
+        """Hosts and the machine send to each other all the time, by ``PACE_S``."""
         while True:
             self.out.clear()
             self.pump()
             self.brought += len(self.out)
-            for host in hosts:
+            for host in self.hosts:
                 to_vm = Packet(b"\x0e" * 6, host.mac, host.address, VM)
                 to_host = Packet(b"\x0e" * 6, VM_MAC, VM, host.address)
                 self._account(to_vm, host.network, host.port, self.at, MACHINE_PORT, VM_MAC)
@@ -312,8 +335,23 @@ class Fleet(Domains):
 
     async def first_words(self) -> None:
         """What hosts and the machine say first is brought by their controllers; from then on by the switches."""
-        for host in HOSTS.values():
+        for host in self.hosts:
             await self.talks(host, self.at)
+        self.talking = asyncio.ensure_future(self._converse())
+
+    async def sessions_are_well(self) -> None:
+        """No packet came out where it does not belong, none was lost on a way that stood; what a controller was
+        to bring may have been lost while there was none. From now on all are brought by switches alone."""
+        assert self.talking is not None
+        if self.talking.done():
+            self.talking.result()
+        assert self.lost == {}
+        async with asyncio.timeout(10):
+            while True:
+                before, sent = sum(self.upward.values()), self.sent
+                await asyncio.sleep(5 * PACE_S)
+                if sum(self.upward.values()) == before and self.sent > sent:
+                    return
 
     # ---- what is kept
 
@@ -342,11 +380,12 @@ class Fleet(Domains):
         try:
             async with asyncio.timeout(within_s):
                 while True:
-                    found = {domain: await self.mapping(domain) for domain in DOMAINS}
+                    found = {domain: await self.mapping(domain) for domain in self.instances_of}
                     known = [one for one in found.values() if one is not None]
-                    if all(one.here.network == where and not (one.arriving or one.leaving) for one in known):
-                        if len({(one.version, one.here) for one in known}) <= 1 and (known or where == "dc-a"):
-                            return
+                    good = all(one.here.network == where and not (one.arriving or one.leaving) for one in known)
+                    same = len({(one.version, one.here) for one in known}) <= 1
+                    if good and same and (known or where == "dc-a"):
+                        return
                     await asyncio.sleep(0.2)
         except TimeoutError:
             raise AssertionError(f"not all at {where}: {found}") from None
@@ -372,21 +411,24 @@ class Fleet(Domains):
 
 @asynccontextmanager
 async def fleet(
-    directory: Path, servers: int = 1, *, single: Collection[str] = (), gated: Collection[str] = (),
-    store: str = "", wrap: Mapping[str, Sequence[str]] | None = None, **options: Any,
+    directory: Path, instances: Mapping[str, int], *, servers: int = 1, gated: Collection[str] = (),
+    store: str = "", wrap: Mapping[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[Fleet]:  # fmt: skip
-    """All of it runs, and the machine has spoken to a host of each network. ``single``: domains with one instance;
-    ``gated``: controllers with a ``Gate`` before the bus; ``wrap``: commands to run controllers by; ``store``: the
-    server's directory; ``options`` as of ``start_servers``."""
+    """All of it runs, and the machine, at home in alpha, has sessions with a host of each network.
+
+    ``instances``: how many controllers of which domains; ``gated``: controllers with a ``Gate`` before the bus;
+    ``wrap``: commands to run controllers by; ``store``: the server's directory.
+    """
     logins = generate_logins({domain: [network] for domain, (network, _) in DOMAINS.items()})
     ports = free_ports(2 * servers)
     members = [Member(f"n{number}", f"127.0.0.1:{ports.pop()}", store, f"127.0.0.1:{ports.pop()}")
                for number in range(servers)]  # fmt: skip
-    made = Fleet(directory, await start_servers(members, directory, logins, **options), logins)
-    made.instances_of |= dict.fromkeys(single, INSTANCES[:1])
+    made = Fleet(directory, await start_servers(members, directory, logins), logins)
+    made.instances_of = {domain: INSTANCES[:count] for domain, count in instances.items()}
     try:
         for domain, (network, number) in DOMAINS.items():
-            made.switches[network] = Both(number, [made.ports[f"{domain}/{one}"] for one in INSTANCES])
+            names = [one for one in made.all if one.startswith(f"{domain}/")]
+            made.switches[network] = Both(number, [made.ports[name] for name in names])
             made._pumped[network] = 0
         for name in gated:
             made.gates[name] = Gate(made.servers[0].url)

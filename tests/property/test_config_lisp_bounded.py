@@ -1,4 +1,4 @@
-"""Whatever stands in a config file of the LISP plane: a checked config or a ``ConfigError``, nothing else."""
+"""Whatever stands in a config file of the LISP plane or of a host: a checked config or a ``ConfigError``, no more."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from followme.agent import config as agent_config
+from followme.agent import host_config
 from followme.config import lisp as config_lisp
 from followme.config.document import ConfigError
 from followme.mapsystem import config as mapserver_config
@@ -48,6 +49,14 @@ AGENT: dict[str, Any] = {
     }],
     "migration": {"max_pause_ms": 100},
 }  # fmt: skip
+HOST: dict[str, Any] = {
+    "federation": {
+        "domain": "alpha", "host": "dc1", "network": "dc1", "bus": "nats://192.0.2.9:4222", "user": "alpha.dc1",
+        "password_file": "/k",
+    },
+    "control": {"address": "192.0.2.2", "peers": {"dc2": {"role": "agent", "key_file": "/k"}}},
+    **{key: AGENT[key] for key in ("host", "machines", "migration")},
+}
 MAP_SERVER: dict[str, Any] = {
     "sites": [{
         "name": "dc1", "site_id": 1, "keys": [{"key": SECRET, "id": 0}], "prefixes": ["10.1.0.0/24"],
@@ -68,6 +77,7 @@ Check = Callable[[dict[Any, Any], str], object]
 FILES: dict[str, tuple[dict[str, Any], Check, Callable[[Path], object]]] = {
     "controller": (CONTROLLER, controller, config_lisp.load),
     "agent": (AGENT, agent_config.check, agent_config.load),
+    "host": (HOST, host_config.check, host_config.load),
     "mapserver": (MAP_SERVER, mapserver_config.check, mapserver_config.load),
 }
 every_file = pytest.mark.parametrize("kind", FILES)

@@ -68,6 +68,11 @@ def load_operator(path: Path) -> OperatorConfig:
     return config
 
 
+def load(path: Path) -> HostAgentConfig:
+    """Read and check the file; ``ConfigError`` lists every mistake."""
+    return check(read(path, "federation", PAGE), str(path))
+
+
 def check(data: dict[str, Any], name: str) -> HostAgentConfig:
     """Check parsed data; ``name`` is the file's name in messages. ``ConfigError`` lists every mistake."""
     config = validate(HostAgentConfig, data, name, PAGE, secrets=True)

@@ -75,6 +75,10 @@ def _describe(path: Path) -> str:
         host = _agent_config(path, data)
         peers, machines = len(host.control.peers), len(host.machines)
         return f"agent of {host.federation.network}: {peers} peers, {machines} machines"
+    if "federation" in data and not {"networks", "router"} & data.keys():
+        from followme.agent.host_config import load_operator
+
+        return f"operator of {load_operator(path).federation.domain}"
     if "router" in data:
         agent = _agent_config(path, data)
         return f"agent of {agent.router.site}: {len(agent.control.peers)} peers, {len(agent.machines)} machines"

@@ -199,8 +199,7 @@ class Conductor:
             self._forget_shown(key)
             self._desk.effect(NotAttached(order.identifier, order.network, answer.reason))
             return
-        shown.accepted = answer.version
-        self._save_shown(key)
+        shown.accepted = answer.version  # not written: after a restart it is asked again, and answered the same
         self._look(key, shown)
 
     def _look(self, key: int, shown: _Shown) -> None:

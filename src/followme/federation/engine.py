@@ -366,8 +366,8 @@ class Engine:
         with self._store.batch():
             while True:
                 out = self.federate.take()
-                for key, value in out.writes.items():
-                    self._store.put_fact(key, value)
+                if out.writes:
+                    self._store.put_facts(out.writes)
                 turn.effects += out.effects
                 own = [order for to, order in out.orders if to == self._bus.domain]
                 orders += [(to, order) for to, order in out.orders if to != self._bus.domain]

@@ -69,6 +69,12 @@ class Holders:
         mapping = record.mapping
         owed = record.owed.get(domain)
         free = owed is not None and settled >= owed
+        if owed == mapping.version and not free and self._comes_last(record, domain):
+            others = [version for each, version in record.holders.items()
+                      if each != domain and not self._comes_last(record, each)]  # fmt: skip
+            if min(others, default=owed) < owed:
+                return
+            free = min([version for each, version in record.holders.items() if each != domain], default=owed) >= owed
         repeat_key = ("u", domain, key)
         if record.holders[domain] >= mapping.version and not free:
             self._desk.cancel(repeat_key)
@@ -78,6 +84,14 @@ class Holders:
         if self._desk.waits(repeat_key) != tag:
             order = Update(mapping, networks, free, self._told_for(record, domain))
             self._desk.send(repeat_key, domain, order, tag)
+
+    def _comes_last(self, record: HomeRecord, domain: str) -> bool:
+        """The newest version says only that the domain's old places went: one order will tell it so, and that
+        their locators are free."""
+        owner, mapping = self._registry.owner_of_network, record.mapping
+        return (domain in record.last and domain != self._me
+                and all(owner(place.network) != domain for place in mapping.places)
+                and not self.networks_of(record, domain))  # fmt: skip
 
     def networks_of(self, record: HomeRecord, domain: str) -> tuple[str, ...]:
         owner = self._registry.owner_of_network

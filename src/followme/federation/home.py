@@ -83,11 +83,16 @@ class Home:
         mapping = replace(after, card=card or after.card, version=version, signature=b"")
         record.mapping = replace(mapping, signature=self._desk.signer.sign(mapping.canonical()))
         places = {int(place.locator): place.network for place in mapping.places}
+        ignorant: set[str] = set()
+        record.last.clear()
         for place in before.places:
             locator = int(place.locator)
             owner = self._registry.owner_of_network(place.network)
             if locator not in places and place.locator != mapping.identifier and owner is not None:
                 record.owed[owner] = version
+                known = record.aged.get(locator, version) <= record.holders.get(owner, 0)
+                (record.last if known else ignorant).add(owner)
+        record.last -= ignorant
         record.listed = {locator: record.listed.get(locator, version) for locator in places}
         record.aged = {int(old.locator): record.aged.get(int(old.locator), version) for old in mapping.old}
         record.quiet.intersection_update(record.aged)
@@ -136,7 +141,7 @@ class Home:
             self.send_ready(record)
         for domain in self.holders.done(record, settled):
             del record.holders[domain]
-            self.records.put(key, record)
+            self._confirmed(key, record)
             self._desk.cancel(("u", domain, key))
         if set(record.holders) <= {self._me} and record.mapping.settled_home and move is None \
                 and not record.told and not record.owed and settled >= record.mapping.version:  # fmt: skip
@@ -145,6 +150,14 @@ class Home:
             self.records.put(key, record)
         for domain in record.holders:
             self.holders.push(key, record, domain, settled)
+
+    def _confirmed(self, key: int, record: HomeRecord) -> None:
+        """What others have confirmed is written when nothing is open any more, or when something is made of it:
+        after a restart they are asked again."""
+        if record.unfinished():
+            self.records.note(key, record)
+        else:
+            self.records.put(key, record)
 
     def send_ready(self, record: HomeRecord) -> None:
         move, identifier = record.move, record.mapping.identifier
@@ -219,15 +232,15 @@ class Home:
             return
         before = {network for network in record.told if self.holders.confirmed(record, network)}
         at_home = self.holders.confirmed(record, record.mapping.card.home)
-        if self.holders.may_tell(record, to):
-            self.holders.merge(record, answer.told)
+        if answer.told and self.holders.may_tell(record, to) and self.holders.merge(record, answer.told):
+            self.records.put(key, record)
         if set(self.holders.networks_of(record, to)) <= set(order.networks):
             # What it holds cannot be newer than what we made, whatever it says.
             version = min(max(answer.version, order.mapping.version), record.mapping.version)
             record.holders[to] = max(record.holders[to], version)
         if order.settled and order.mapping.version == record.mapping.version:
             record.owed.pop(to, None)
-        self.records.put(key, record)
+        self._confirmed(key, record)
         self.advance(key, record)
         self._passes(record, before, at_home)
 

@@ -64,6 +64,9 @@ class HomeRecord:
     claims: dict[str, int] = field(default_factory=dict)
     denials: list[tuple[str, str, str]] = field(default_factory=list)
     """Domain, migration, reason: not yet accepted."""
+    last: set[str] = field(default_factory=set)
+    """Domains of which the newest version took nothing but old places, and which know where the node is: they hear of
+    it when all others have confirmed it. Not written: after a restart they hear of it twice."""
 
     def encode(self) -> bytes:
         move = self.move

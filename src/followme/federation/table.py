@@ -28,6 +28,8 @@ class Table(Generic[R]):
         self._octets: dict[int, bytes | None] = {}
         self._live: dict[int, R] = {}
         self._dirty: set[int] = set()
+        self._ahead: dict[int, R] = {}
+        """Records that have changed since they were written, in what may be lost."""
 
     def __len__(self) -> int:
         return len(self._octets)
@@ -69,15 +71,21 @@ class Table(Generic[R]):
         else:
             self._octets[identifier] = self._encode(record)
 
+    def note(self, identifier: int, record: R) -> None:
+        """It has changed in what is asked again after a restart: it is written when it is next put, no sooner."""
+        self._live[identifier] = self._ahead[identifier] = record
+
     def delete(self, identifier: int) -> None:
         if identifier in self._octets:
             del self._octets[identifier]
+            self._ahead.pop(identifier, None)
             self._live.pop(identifier, None)
             self._dirty.add(identifier)
 
     def flush(self, writes: dict[str, bytes | None]) -> None:
         """Put what has changed into ``writes``, which are in the store before anything else is asked of us."""
         for identifier in self._dirty:
+            self._ahead.pop(identifier, None)
             key = f"{self._prefix}/{identifier}"
             if identifier in self._octets:
                 octets = writes[key] = self._encode(self._live[identifier])
@@ -87,3 +95,4 @@ class Table(Generic[R]):
         self._dirty.clear()
         if len(self._live) > MAX_LIVE:
             self._live.clear()
+            self._live.update(self._ahead)

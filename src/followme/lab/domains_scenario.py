@@ -67,6 +67,7 @@ class DomainsScenario(EnteredLab):
         self.daemons: dict[str, Child] = {}
         """Those that run: ``alpha/1`` is a controller of domain alpha, ``dc1`` the agent of the network."""
         self._files: dict[str, tuple[str, str, Path]] = {}
+        self._logged: dict[str, int] = {}
 
     async def _start(self) -> None:
         self.image: GuestImage = await build_guest()
@@ -104,7 +105,8 @@ class DomainsScenario(EnteredLab):
     async def start(self, name: str) -> None:
         """Start a daemon, by its name in ``daemons``."""
         namespace, command, file = self._files[name]
-        log = (self.lab.directory / f"{file.stem}.log").open("ab")
+        log = self._log(name).open("ab")
+        self._logged[name] = log.tell()
         argv = [sys.executable, "-m", "followme.cli", command, "-c", str(file)]
         try:
             child = await Child.start(["sh", "-c", 'exec "$@" 2>&1', "sh", *argv], stdout=log,
@@ -126,9 +128,12 @@ class DomainsScenario(EnteredLab):
         os.kill(self.daemons[name].pid, signal.SIGSTOP if on else signal.SIGCONT)
 
     def said(self, name: str) -> str:
-        """What a daemon has logged."""
-        file = self.lab.directory / f"{self._files[name][2].stem}.log"
-        return file.read_text(errors="replace") if file.exists() else ""
+        """What a daemon has logged since it was started last."""
+        file = self._log(name)
+        return file.read_bytes()[self._logged.get(name, 0) :].decode(errors="replace") if file.exists() else ""
+
+    def _log(self, name: str) -> Path:
+        return self.lab.directory / f"{self._files[name][2].stem}.log"
 
     async def until_said(self, name: str, text: str, within_s: float = STARTS_S) -> None:
         """Until a daemon has logged that; ``RuntimeError`` with its last words if it does not."""
@@ -155,12 +160,13 @@ class DomainsScenario(EnteredLab):
         serial = self.lab.hosts["dc1"].run_dir / f"{MACHINE}@dc1.serial"
         await guest_ready(MACHINE, serial, f"; its agent: {self.said('dc1')[-1500:]}")
 
-    async def active(self, domain: str, within_s: float = STARTS_S) -> str:
-        """The daemon that serves the domain, as soon as one that runs says so."""
+    async def active(self, domain: str, within_s: float = STARTS_S, *, besides: str = "") -> str:
+        """The daemon that serves the domain, as soon as one that runs says so; ``besides`` is not believed."""
         try:
             async with asyncio.timeout(within_s):
                 while True:
-                    for name in [name for name in self.daemons if name.startswith(f"{domain}/")]:
+                    ours = [name for name in self.daemons if name.startswith(f"{domain}/")]
+                    for name in [name for name in ours if name != besides]:
                         said = self.said(name)
                         if said.rfind("is served, epoch") > said.rfind("not the active one"):
                             return name

@@ -160,13 +160,17 @@ def take_changes(db: sqlite3.Connection) -> dict[str, bytes | None]:
     """What has changed since the last time: key to value as it is now, None if the row is gone. ``StoreError`` if a
     bucket could not keep one of them."""
     changes: dict[str, bytes | None] = {}
-    for name, one, two in db.execute("SELECT kind, one, two FROM changed").fetchall():
+    # Facts are many: all of them at once.
+    facts = "SELECT one, value FROM changed LEFT JOIN facts ON key = one WHERE kind = 'fact'"
+    for one, fact in db.execute(facts):
+        changes[key_of("fact", (one,))] = None if fact is None else b"0" + fact
+    for name, one, two in db.execute("SELECT kind, one, two FROM changed WHERE kind <> 'fact'").fetchall():
         kind = KINDS[name]
         names = (one, two)[: len(kind.names)]
-        key, value = key_of(name, names), kind.read(db, names)
+        changes[key_of(name, names)] = kind.read(db, names)
+    for key, value in changes.items():
         if value is not None and len(value) > MAX_VALUE:
             raise StoreError(f"{key} has {len(value)} bytes, {MAX_VALUE} are allowed")
-        changes[key] = value
     db.execute("DELETE FROM changed")
     return changes
 

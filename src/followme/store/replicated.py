@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from functools import partial
 
 from . import commits
@@ -173,9 +173,17 @@ class ReplicatedStore(Store):
 
     def put_fact(self, key: str, value: bytes | None) -> None:
         """As ``Store``'s; at most ``MAX_VALUE`` bytes."""
+        self._check_fact(key, value)
+        super().put_fact(key, value)
+
+    def put_facts(self, facts: Mapping[str, bytes | None]) -> None:
+        for key, value in facts.items():
+            self._check_fact(key, value)
+        super().put_facts(facts)
+
+    def _check_fact(self, key: str, value: bytes | None) -> None:
         if value is not None and len(value) >= MAX_VALUE:
             raise StoreError(f"store {self._name}: fact {key} has {len(value)} bytes, {MAX_VALUE - 1} are allowed")
-        super().put_fact(key, value)
 
     def _begin(self) -> None:
         if self._refusal:

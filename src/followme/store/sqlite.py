@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -161,6 +161,15 @@ class Store:
             self._begin()
             self._check()
         return self._run(statement, parameters)
+
+    def _write_many(self, statement: str, rows: list[Row]) -> None:
+        with self.batch():
+            self._begin()
+            self._check()
+            try:
+                self._db.executemany(statement, rows)
+            except (sqlite3.Error, OverflowError) as error:
+                raise StoreError(f"store {self._name}: {error}") from error
 
     def _read(self, statement: str, *parameters: object) -> list[Row]:
         return self._read_as(tuple, statement, *parameters)
@@ -319,6 +328,15 @@ class Store:
             self._write("DELETE FROM facts WHERE key = ?", key)
         else:
             self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", key, value)
+
+    def put_facts(self, facts: Mapping[str, bytes | None]) -> None:
+        """Many at once."""
+        gone = [(key,) for key, value in facts.items() if value is None]
+        kept = [(key, value) for key, value in facts.items() if value is not None]
+        if gone:
+            self._write_many("DELETE FROM facts WHERE key = ?", gone)
+        if kept:
+            self._write_many("INSERT OR REPLACE INTO facts VALUES (?, ?)", kept)
 
     def fact(self, key: str) -> bytes | None:
         found = self._read("SELECT value FROM facts WHERE key = ?", key)

@@ -13,9 +13,9 @@ import pytest
 
 from followme.agent.carrying import Carrying
 from followme.agent.federated_hooks import FederatedHooks
-from followme.agent.host_config import check, load_operator
+from followme.agent.host_config import check, load, load_operator
 from followme.agent.host_network import HostNetwork
-from followme.config.document import ConfigError, read
+from followme.config.document import ConfigError
 from followme.domain import Migration, MigrationState
 from followme.federation.hosts import HostClient, HostRequest, decode
 from followme.federation.memory import MemoryHub
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_named(change: Callable[[dict[str, Any]], object], says
 
 
 def test_the_examples_are_right() -> None:
-    config = check(read(EXAMPLES / "agent-host.yaml", "federation", "docs"), "agent-host.yaml")
+    config = load(EXAMPLES / "agent-host.yaml")
     assert sorted(config.control.peers) == ["dc2", "dc3"]
     assert load_operator(EXAMPLES / "operator.yaml").federation.user == "alpha.operator"
 

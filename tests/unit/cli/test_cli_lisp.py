@@ -21,7 +21,7 @@ runner = CliRunner()
 def local_copy(tmp_path: Path, name: str) -> Path:
     """The example, with its key files here."""
     text = (EXAMPLES / name).read_text()
-    for key in set(re.findall(r"/etc/followme/([\w.-]+\.key)", text)):
+    for key in set(re.findall(r"/etc/followme/([\w.-]+\.(?:key|password))", text)):
         (tmp_path / key).touch(0o600)
         (tmp_path / key).write_text(SECRET + "\n")
     file = tmp_path / name
@@ -45,6 +45,8 @@ def run(command: str, file: Path) -> tuple[int, list[str]]:
         ("agent-dc.yaml", "agent of dc1: 2 peers, 1 machines"),
         ("agent-access.yaml", "agent of wlan1: 1 peers, 0 machines"),
         ("mapserver.yaml", "map server of 5 sites"),
+        ("agent-host.yaml", "agent of dc1: 2 peers, 1 machines"),
+        ("operator.yaml", "operator of alpha"),
     ],
 )
 def test_every_example_is_good(tmp_path: Path, name: str, says: str) -> None:
@@ -55,6 +57,7 @@ def test_every_example_is_good(tmp_path: Path, name: str, says: str) -> None:
 def test_there_is_no_other_example() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {
         "controller.yaml", "controller-lisp.yaml", "agent-dc.yaml", "agent-access.yaml", "mapserver.yaml",
+        "agent-host.yaml", "controller-federated.yaml", "operator.yaml",
     }  # fmt: skip
 
 

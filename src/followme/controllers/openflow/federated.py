@@ -240,6 +240,14 @@ class FederatedController(Edge):
                 del self._claims[identifier, network]
 
     async def _tell_others(self, identifier: IPv4Address, network: str) -> None:
+        name = self.shared.name_of(identifier)
+        binding = None if name is None else self.redirect.bindings.get(name)
+        if binding is not None and not any(
+            self.networks[place.network].ours for place in (binding.here, binding.arriving) if place is not None
+        ):
+            # We are its home, and only pass its packets on: nothing waits here for that network's answer.
+            self.engine.unaware(identifier, network)
+            return
         try:
             await self.engine.tell(identifier, network)
         except FederationError as error:

@@ -71,7 +71,20 @@ class SharedRedirect(Redirect):
         self._names[identifier] = node.name
         if self.networks[binding.here.network].ours:
             self.store.put_placement(binding.here)
-        return node.name, self.become(binding)
+        touched = self.become(binding)
+        self._introduce(binding, holder)
+        return node.name, touched
+
+    def _introduce(self, binding: Binding, before: Binding | None) -> None:
+        """Have the router know new locators of ours before anything is sent to them: nobody may be there to answer
+        its question by then, and what waits for that answer is lost."""
+        was = () if before is None else (before.here, before.arriving)
+        known = {(place.network, place.locator) for place in was if place is not None}
+        for place in (binding.here, binding.arriving):
+            if place is None or not place.port or (place.network, place.locator) in known:
+                continue
+            if self.networks[place.network].ours:
+                self._prime(place, binding.node)
 
     def _settle(self, identifier: IPv4Address) -> tuple[str | None, set[int]]:
         name = self._names.get(identifier)
