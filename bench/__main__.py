@@ -27,6 +27,7 @@ BENCHMARKS = {
     "switch_rules": "100 000 rewrite rules into Open vSwitch against ovs-ofctl (root)",
     "federation_moves": "users' moves through four domains' controllers over NATS",
     "federation_mappings": "a million mappings in one controller, and a move among them told to three",
+    "federation_takeover": "a domain's active controller is killed while machines move (root)",
     "following": "a machine follows its user in the lab, against the papers (root)",
     "lisp_following": "the same over LISP: downtime, pings lost, the controller's distance (root)",
 }

@@ -35,6 +35,7 @@ MEMORY_MIB, MOVE_MS = 1e9 / MIB, 20.0
 BUCKET_BYTES = 1536 * MIB
 TOLD = DOMAINS[1:]
 PAUSE_S = 0.02
+WAIT_S = 600.0
 
 
 def figures(quick: bool, say: Say) -> list[Figure]:
@@ -63,7 +64,8 @@ def _write(child: Child, value: object) -> None:
 
 
 async def _read(child: Child) -> Any:
-    line = b"" if child.stdout is None else await child.stdout.readline()
+    async with asyncio.timeout(WAIT_S):
+        line = b"" if child.stdout is None else await child.stdout.readline()
     if not line:
         await child.wait()
         raise child.failure()

@@ -199,6 +199,9 @@ class Switches:
                 self.busy.discard(identifier)
         return {}
 
+    async def still_here(self, identifier: IPv4Address) -> bool:
+        return False
+
     def effect(self, effect: Effect) -> None:
         """Nobody waits for one."""
 

@@ -37,10 +37,12 @@ from tests.unit.controller.domains import (
 
 from followme.config import federation as config
 from followme.controllers.openflow.instance import registry_of
+from followme.federation.bus import BusError
 from followme.federation.engine import FederationError
 from followme.federation.federate import Federate
 from followme.federation.hosts import HostClient
 from followme.federation.keyfile import load_private_key, make_key_file
+from followme.federation.kv import KvError
 from followme.federation.nats import NatsBus, NatsHostBus
 from followme.federation.nats_accounts import DomainLogins, Member, bucket_of, generate_logins
 from followme.federation.nats_connection import NatsAccess
@@ -48,6 +50,7 @@ from followme.federation.nats_kv import JetStreamKeyValue
 from followme.federation.nats_server import NatsServer, start_servers
 from followme.openflow import FlowMod, Message, PacketIn, PacketOut
 from followme.openflow.constants import OFPCR_ROLE_SLAVE
+from followme.store import StoreError
 from followme.store.replicated import ReplicatedStore
 from followme.system.process import Child
 
@@ -171,7 +174,7 @@ class Fleet(Domains):
         self.public = {domain: make_key_file(directory / f"{domain}.key") for domain in DOMAINS}
         ports = iter(free_ports(len(DOMAINS) * len(INSTANCES)))
         self.ports = {f"{domain}/{one}": next(ports) for domain in DOMAINS for one in INSTANCES}
-        self.instances_of = dict.fromkeys(DOMAINS, INSTANCES)
+        self.instances_of: dict[str, tuple[str, ...]] = dict.fromkeys(DOMAINS, INSTANCES)
         """Of the domains that run."""
         self.gates: dict[str, Gate] = {}
         self._urls: dict[str, str] = {}
@@ -380,11 +383,12 @@ class Fleet(Domains):
         try:
             async with asyncio.timeout(within_s):
                 while True:
-                    found = {domain: await self.mapping(domain) for domain in self.instances_of}
+                    with contextlib.suppress(BusError, KvError, StoreError):  # the bus may be finding itself
+                        found = {domain: await self.mapping(domain) for domain in self.instances_of}
                     known = [one for one in found.values() if one is not None]
                     good = all(one.here.network == where and not (one.arriving or one.leaving) for one in known)
                     same = len({(one.version, one.here) for one in known}) <= 1
-                    if good and same and (known or where == "dc-a"):
+                    if good and same and found and (known or where == "dc-a"):
                         return
                     await asyncio.sleep(0.2)
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Whatever stands in a config file of the LISP plane or of a host: a checked config or a ``ConfigError``, no more."""
+"""Whatever stands in a config file of the LISP plane or a host: a checked config or a ``ConfigError``, no more."""
 
 from __future__ import annotations
 

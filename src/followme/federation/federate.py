@@ -62,11 +62,21 @@ class Federate:
         self._foreign = Foreign(self._desk, self._held)
         self._correspondent = Correspondent(self._desk, self._held, self._adopted)
         self._conductor = Conductor(self._desk, self._mapping, lambda key: self._held.tomb(key)[0])
-        unfinished = [identifier for key, fact in facts for identifier in self._restore(key, fact)]
+        self._unfinished: list[int] = []
+        self.restore(facts)
+        self.resume()
+
+    def restore(self, facts: Iterable[tuple[str, bytes]]) -> None:
+        """Some of the facts, if they are too many to be read at one go; then ``resume``, before anything else."""
+        self._unfinished += [identifier for key, fact in facts for identifier in self._restore(key, fact)]
+
+    def resume(self) -> None:
+        """All facts have been read: what was under way goes on."""
         self._held.restored()
-        for identifier in unfinished:
+        for identifier in self._unfinished:
             self._home.resume(identifier)
             self._moves.resume(identifier)
+        self._unfinished.clear()
         self._conductor.resume()
 
     @property

@@ -164,14 +164,15 @@ def route(
         return CarryAnswer("failed", f"{sender} is not home to {identifier}, and may not order this of {own}")
     at = order.source or here(identifier)
     owner = None if at is None else registry.owner_of_network(at)
-    if at is None or owner is None:
-        return CarryAnswer("again", f"{own} does not know where {identifier} is")
     order = replace(order, identifier=identifier)
-    if owner == own:
+    if at is not None and owner == own:
         return ToHost(at, order)
     if home != own:
+        # What comes from home has overtaken what home says of the machine.
         state: State = "failed" if sender == own else "again"
         return CarryAnswer(state, f"{identifier} is neither in {own} nor at home there")
+    if owner is None:
+        return CarryAnswer("again", f"{own} does not know where {identifier} is")
     return ToDomain(owner, order)
 
 

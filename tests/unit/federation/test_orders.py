@@ -72,6 +72,7 @@ def test_a_copy_goes_to_the_host_that_has_it_wherever_the_machine_is_by_then() -
     (Carry("o1", "vm2", "dc3"), "alpha", "alpha", "dc1", "no machine vm2 is at home in alpha"),
     (ORDER, "gamma", "gamma", None, "no machine vm1 is at home in gamma"),
     (FULL, "gamma", "gamma", "dc1", "neither in gamma nor at home there"),
+    (FULL, "gamma", "gamma", None, "neither in gamma nor at home there"),
     (FULL, "gamma", "beta", "dc2", "gamma is not home to 10.1.0.5"),
     (FULL, "delta", "alpha", "dc1", "delta is not home to 10.1.0.5"),
 ])  # fmt: skip

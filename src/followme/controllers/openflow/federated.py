@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Address
+from typing import TypeVar
 
 from followme.config.federation import FederatedConfig
 from followme.continuity.quiet import quiet
@@ -28,6 +29,7 @@ from followme.openflow import Port, PortStatus
 from followme.store import Store, StoreError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 CONFIRM_S = 5.0
 """How long a switch may take to confirm the rules of a mapping before its sender is told to come again."""
@@ -35,6 +37,18 @@ HEARD_S = 2.0
 """How long what home has made of a flip may take to come back here."""
 CLAIM_S = 10.0
 """How long a node that shows up waits for its home's answer."""
+TURN_S = 0.05
+"""How long work that is long may keep everything else from going on."""
+
+
+async def patiently(many: Iterable[T]) -> AsyncIterator[T]:
+    """Each of them, letting others have a turn now and then."""
+    enough = time.monotonic() + TURN_S
+    for one in many:
+        yield one
+        if time.monotonic() >= enough:
+            await asyncio.sleep(0)
+            enough = time.monotonic() + TURN_S
 
 
 class FederatedController(Edge):
@@ -70,10 +84,11 @@ class FederatedController(Edge):
 
     # ---- life
 
-    def restore(self) -> None:
-        """What the config and the store say of nodes: their rules stand in the ledger then."""
+    async def restore(self) -> None:
+        """What the config and the store say of nodes: their rules stand in the ledger then. They may be many, and
+        the lease must be renewed meanwhile: nothing else may call us until this returns."""
         self._restore()
-        for identifier in self.federate.mappings():
+        async for identifier in patiently(self.federate.mappings()):
             self._show(identifier, self.federate.view(identifier))
         self.redirect.install_base()
 

@@ -23,7 +23,7 @@ from followme.continuity.ledger import CONNECTION_BITS, EPOCH_BITS, Ledger
 from followme.continuity.southbound import DatapathGone, Handlers, Role, Southbound, SwitchError
 from followme.controllers.events import Happening
 from followme.controllers.openflow.edge import listen
-from followme.controllers.openflow.federated import FederatedController
+from followme.controllers.openflow.federated import FederatedController, patiently
 from followme.domain import NodeKind
 from followme.federation.bus import Bus, BusError
 from followme.federation.engine import Engine, LeaseLost
@@ -181,7 +181,10 @@ class Instance:
         """Until the engine cannot go on, a switch has another master, or one of ``ends`` is over."""
         if southbound.role is not Role.ALONE:
             southbound.ledger = Ledger(epoch << CONNECTION_BITS)  # nobody has a rule in the one before
-        federate = Federate(self.registry, self.signer, store.facts(), store.fact)
+        federate = Federate(self.registry, self.signer, load=store.fact)
+        async for fact in patiently(store.facts()):
+            federate.restore([fact])
+        federate.resume()
         controller = FederatedController(self.config, federate, store, southbound)
         desk = OrderDesk(self.registry, bus, self._machines.get, controller.where, self._hosts.get)
         bus = OrderBus(bus, desk)
@@ -193,7 +196,7 @@ class Instance:
         opened.push_async_callback(controller.close)
         opened.push_async_callback(engine.close)
         opened.callback(self._inactive)
-        controller.restore()
+        await controller.restore()
         await store.replicated()
         if southbound.role is not Role.ALONE:
             with contextlib.suppress(TimeoutError):  # a switch that is slow gets its rules all the same
