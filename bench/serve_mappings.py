@@ -31,8 +31,8 @@ from followme.federation.nats_accounts import bucket_of
 from followme.federation.nats_connection import NatsAccess
 from followme.federation.nats_kv import JetStreamKeyValue
 from followme.federation.nouns import Card, Place
-from followme.federation.nouns import Mapping as NodeMapping
 from followme.federation.outputs import Effect
+from followme.federation.records import HeldRecord, HomeRecord
 from followme.federation.registry import Domain, Registry
 from followme.federation.signing import Ed25519Signer, Signer
 from followme.store import ReplicatedStore
@@ -109,27 +109,27 @@ def real_moves(users: int, private: Mapping[str, bytes], public: Mapping[str, by
     return facts
 
 
-def facts_of(domain: str, number: int, real: Facts, signer: Signer) -> tuple[str, bytes]:
-    """Key and fact of user ``number`` in ``domain``, made of the real ones of user 0."""
-    one, first = card(number), card(0).identifier
-    locator = NETWORKS["beta"].locators[number]
-    kind = "n" if domain == "alpha" else "h"
-    fact = real[domain][f"{kind}/{int(first)}"]
+def first_of(domain: str, real: Facts) -> HomeRecord | HeldRecord:
+    """What ``domain`` has of user 0."""
+    identifier = int(card(0).identifier)
+    if domain == "alpha":
+        return records.home_record(real[domain][f"n/{identifier}"])
+    return records.held_record(real[domain][f"h/{identifier}"])
 
-    def mapping(before: NodeMapping) -> NodeMapping:
-        after = replace(before, card=one, here=Place("n2", locator), signature=b"")
-        return replace(after, signature=signer.sign(after.canonical()))
 
-    record = records.home_record(fact) if domain == "alpha" else records.held_record(fact)
-    if record.mapping is None:
-        raise RuntimeError(f"{domain} holds no mapping of user 0")
-    record.mapping = mapping(record.mapping)
-    if isinstance(record, records.HomeRecord):
-        record.listed = dict.fromkeys((int(locator),), next(iter(record.listed.values())))
-        record.claims = {"beta": number + 1}
-    else:
-        record.given = {int(locator): given for given in record.given.values()}
-    return f"{kind}/{int(one.identifier)}", record.encode()
+def fact_of(number: int, first: HomeRecord | HeldRecord, signer: Signer) -> tuple[str, bytes]:
+    """Key and fact of user ``number``, made of the record of user 0."""
+    one, locator = card(number), NETWORKS["beta"].locators[number]
+    if first.mapping is None:
+        raise RuntimeError("no mapping of user 0 is held")
+    mapping = replace(first.mapping, card=one, here=Place("n2", locator), signature=b"")
+    mapping = replace(mapping, signature=signer.sign(mapping.canonical()))
+    if isinstance(first, HomeRecord):
+        (listed,) = first.listed.values()
+        home = replace(first, mapping=mapping, listed={int(locator): listed}, claims={"beta": number + 1})
+        return f"n/{int(one.identifier)}", home.encode()
+    given = {int(locator): given for given in first.given.values()}
+    return f"h/{int(one.identifier)}", replace(first, mapping=mapping, given=given).encode()
 
 
 async def fill(words: dict[str, Any], count: int, some: list[int]) -> dict[str, float]:
@@ -137,18 +137,19 @@ async def fill(words: dict[str, Any], count: int, some: list[int]) -> dict[str, 
     private, public = ({name: bytes.fromhex(key) for name, key in words[keys].items()} for keys in ("keys", "public"))
     signer = Ed25519Signer(private["alpha"], public)
     real = real_moves(REAL, private, public)
-    for name in DOMAINS:
+    firsts = {name: first_of(name, real) for name in DOMAINS}
+    for name, first in firsts.items():
         for number in range(REAL):
-            key, fact = facts_of(name, number, real, signer)
+            key, fact = fact_of(number, first, signer)
             if real[name].get(key) != fact:
                 raise RuntimeError(f"{name}: {fact!r} is not what a move leaves: {real[name].get(key)!r}")
     begin, octets = time.monotonic(), 0
-    for name in DOMAINS:
+    for name, first in firsts.items():
         bus, kv = await _open(words, name)
         await kv.take_over(1)
         flying: deque[asyncio.Future[int]] = deque()
         for number in range(count) if name == "alpha" else some:
-            key, fact = facts_of(name, number, real, signer)
+            key, fact = fact_of(number, first, signer)
             octets += len(fact) if name == "alpha" else 0
             flying.append(kv.submit(key_of("fact", (key,)), b"0" + fact))
             if len(flying) > AHEAD:

@@ -211,10 +211,9 @@ class Southbound:
         while True:
             left = deadline - time.monotonic()
             try:
-                channel = await asyncio.wait_for(self._channel(datapath), max(left, 0.0))
-                refused = await asyncio.wait_for(
-                    channel.confirm(number), max(deadline - time.monotonic(), 0.0)
-                )
+                async with asyncio.timeout(max(left, 0.0)):  # not wait_for: it may lose a cancellation
+                    channel = await self._channel(datapath)
+                    refused = await channel.confirm(number)
             except TimeoutError:
                 raise DatapathGone(
                     f"switch of {name} (datapath {datapath:#x}) did not confirm within {timeout:g} s"
@@ -238,7 +237,8 @@ class Southbound:
         for datapath in datapaths:
             name = self.networks[datapath].name
             try:
-                channel = await asyncio.wait_for(self._channel(datapath, settled=True), timeout)
+                async with asyncio.timeout(timeout):
+                    channel = await self._channel(datapath, settled=True)
             except TimeoutError:
                 raise DatapathGone(
                     f"switch of {name} (datapath {datapath:#x}) did not connect within {timeout:g} s; is its "
@@ -252,8 +252,9 @@ class Southbound:
     async def flows(self, datapath: int, owner: str, timeout: float = 5.0) -> tuple[FlowStats, ...]:
         """Ask the switch itself which entries it holds for ``owner``."""
         body = FlowStatsRequest(cookie=self.ledger.owner_number(owner), cookie_mask=OWNER_MASK)
-        channel = await asyncio.wait_for(self._channel(datapath), timeout)
-        reply = await asyncio.wait_for(channel.request(MultipartRequest(OFPMP_FLOW, body)), timeout)
+        async with asyncio.timeout(timeout):
+            channel = await self._channel(datapath)
+            reply = await channel.request(MultipartRequest(OFPMP_FLOW, body))
         return _multipart(reply).flows
 
     async def port_stats(self, datapath: int, port: int, timeout: float = 5.0) -> PortStats | None:
@@ -263,7 +264,8 @@ class Southbound:
             return None
         request = MultipartRequest(OFPMP_PORT_STATS, PortStatsRequest(port))
         try:
-            stats = _multipart(await asyncio.wait_for(channel.request(request), timeout)).port_stats
+            async with asyncio.timeout(timeout):
+                stats = _multipart(await channel.request(request)).port_stats
         except (SwitchError, OpenFlowError, TimeoutError):
             return None
         return next((one for one in stats if one.port_no == port), None)

@@ -128,6 +128,10 @@ class Engine:
         if self._running is not None:
             await asyncio.shield(self._running)
 
+    def may_answer(self) -> bool:
+        """Whether it certainly is the active one's, at this moment."""
+        return self._valid()
+
     async def close(self) -> None:
         """Ask and answer nothing any more. The bus stays open, and serves nobody."""
         await self._bus.pause()
@@ -213,7 +217,8 @@ class Engine:
         self._event(call)
         what = f"{key[0]} of {key[1]} ({key[2]})"
         try:
-            reason = await asyncio.wait_for(future, timeout)
+            async with asyncio.timeout(timeout):
+                reason = await future
         except TimeoutError:
             raise NotYet(f"{what}: not confirmed within {timeout:g} s") from None
         finally:

@@ -53,21 +53,34 @@ class Holders:
             news = True
         return news
 
+    def settled(self, record: HomeRecord) -> tuple[int, int]:
+        """The version that all have confirmed, and the one that all have but those that come last."""
+        versions = record.holders
+        least = min(versions.values(), default=0)
+        if not record.last:
+            return least, least
+        return least, min([version for domain, version in versions.items() if domain not in record.last], default=0)
+
     def done(self, record: HomeRecord, settled: int) -> list[str]:
         """Holders that need not hold it any more, and know that; correspondents only when it is at home again."""
         mapping = record.mapping
         if mapping.settled_home and settled >= mapping.version and record.move is None:
             record.told.clear()
+        ready = [domain for domain, version in record.holders.items()
+                 if version >= mapping.version and domain != self._me and domain not in record.owed]  # fmt: skip
+        if not ready:
+            return ready
         needed = {self._registry.owner_of_network(place.network) for place in mapping.places}
         needed.update(map(self._registry.owner_of_network, record.told))
-        return [domain for domain, version in record.holders.items()
-                if domain not in needed and domain != self._me and domain not in record.owed
-                and version >= mapping.version]  # fmt: skip
+        return [domain for domain in ready if domain not in needed]
 
     def push(self, key: int, record: HomeRecord, domain: str, settled: int) -> None:
         """Send the domain what it does not know yet, unless that is under way."""
         mapping = record.mapping
         owed = record.owed.get(domain)
+        if owed is None and record.holders[domain] >= mapping.version:
+            self._desk.cancel(("u", domain, key))
+            return
         free = owed is not None and settled >= owed
         if owed == mapping.version and not free and self._comes_last(record, domain):
             others = [version for each, version in record.holders.items()

@@ -16,7 +16,7 @@ from .desk import Desk
 from .held import MAX_TOLD
 from .holders import Holders
 from .messages import Accepted, Answer, Denied, Held, Quiet, Ready, Refused, Told, Update
-from .nouns import Card, Place
+from .nouns import Card, Place, signed
 from .nouns import Mapping as NodeMapping
 from .outputs import Changed, Passes
 from .records import HomeRecord
@@ -80,8 +80,7 @@ class Home:
         before = record.mapping
         record.counter += 1
         version = record.counter
-        mapping = replace(after, card=card or after.card, version=version, signature=b"")
-        record.mapping = replace(mapping, signature=self._desk.signer.sign(mapping.canonical()))
+        record.mapping = mapping = signed(card or after.card, version, after, self._desk.signer.sign)
         places = {int(place.locator): place.network for place in mapping.places}
         ignorant: set[str] = set()
         record.last.clear()
@@ -230,33 +229,36 @@ class Home:
         self._desk.settle(repeat_key, order)
         if to not in record.holders:
             return
-        before = {network for network in record.told if self.holders.confirmed(record, network)}
-        at_home = self.holders.confirmed(record, record.mapping.card.home)
+        before = self._speaks_to(record)
+        settled, ahead = self.holders.settled(record)
+        news = False
         if answer.told and self.holders.may_tell(record, to) and self.holders.merge(record, answer.told):
             self.records.put(key, record)
+            news = True
         if set(self.holders.networks_of(record, to)) <= set(order.networks):
             # What it holds cannot be newer than what we made, whatever it says.
             version = min(max(answer.version, order.mapping.version), record.mapping.version)
             record.holders[to] = max(record.holders[to], version)
+        else:
+            news = True  # networks have come meanwhile
         if order.settled and order.mapping.version == record.mapping.version:
             record.owed.pop(to, None)
+            news = True
         self._confirmed(key, record)
-        self.advance(key, record)
-        self._passes(record, before, at_home)
-
-    def _passes(self, record: HomeRecord, before: set[str], at_home: bool) -> None:
-        """Where the node is in an own network, it may speak to more now."""
-        here = record.mapping.here.network
-        if here == record.mapping.card.home or not self._registry.mine(here):
-            return
-        confirmed = self.holders.confirmed
-        now = [network for network in record.told if network not in before and confirmed(record, network)]
-        if not at_home and self.holders.confirmed(record, record.mapping.card.home):
-            now.append(record.mapping.card.home)
+        if news or self.holders.settled(record) != (settled, ahead):
+            self.advance(key, record)  # only the last answer lets anything go on
+        now = self._speaks_to(record) - before
         if now:
             self._desk.effect(Changed(record.mapping.identifier))
-        for network in now:
+        for network in sorted(now):
             self._desk.effect(Passes(record.mapping.identifier, network))
+
+    def _speaks_to(self, record: HomeRecord) -> set[str]:
+        """Where the node is in an own network: the networks that it may speak to."""
+        here, home = record.mapping.here.network, record.mapping.card.home
+        if here == home or not self._registry.mine(here):
+            return set()
+        return {network for network in (home, *record.told) if self.holders.confirmed(record, network)}
 
     def denied_answered(self, to: str, order: Denied, answer: Answer | None) -> None:
         key = ("denied", int(order.identifier), order.migration)

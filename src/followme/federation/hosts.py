@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 PHASES: Final = ("prepare", "flipped", "released", "aborted", "arrived")
 ANSWER_S = 12.0
 """How long one answer may take (a preparation waits for all holders): a controller repeats for itself meanwhile."""
+REPEAT_S = 3.0
+"""When a host asks again, of whichever instance is active by then; the controller's answer is to all copies."""
 PAUSE_S = 0.2
 MAX_BYTES = 4096
 
@@ -102,8 +104,13 @@ class HostDesk:
         except NotYet as error:
             raise BusError(str(error)) from None
         except FederationError as error:
-            return _answer(str(error))
-        return _answer("")
+            return self._answer(str(error))
+        return self._answer("")
+
+    def _answer(self, reason: str) -> bytes:
+        if not self._engine.may_answer():  # it was frozen, and what it knows is old
+            raise BusError("this controller is not the active one any more")
+        return _answer(reason)
 
     async def _do(self, host: str, request: HostRequest) -> None:
         engine, identifier, migration = self._engine, request.identifier, request.migration
@@ -152,14 +159,18 @@ class HostClient:
 
     async def _ask(self, request: HostRequest, timeout: float | None) -> None:
         what = f"{request.phase} of {request.identifier} ({request.migration})"
+        # A claim that is repeated while it is decided would be decided anew.
+        within, said = ANSWER_S + 1 if request.phase == "arrived" else REPEAT_S, ""
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
-                        reason = _reason(await self._bus.request(request.encode(), ANSWER_S + 1))
+                        reason = _reason(await self._bus.request(request.encode(), within))
                         break
                     except (BusError, ValueError) as error:
-                        log.info("%s: not answered yet: %s", what, error)
+                        if str(error) != said:
+                            log.info("%s: not answered yet: %s", what, error)
+                        said = str(error)
                         await asyncio.sleep(PAUSE_S)
         except TimeoutError:
             raise FederationError(f"{what}: no controller of {self._bus.domain} has answered") from None

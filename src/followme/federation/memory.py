@@ -91,7 +91,8 @@ class MemoryHub:
             return await _never()
 
         try:
-            return await asyncio.wait_for(ask(), timeout)
+            async with asyncio.timeout(timeout):
+                return await ask()
         except TimeoutError:
             raise NoAnswer(f"{what}: no answer within {timeout:g} s") from None
 

@@ -85,7 +85,8 @@ class NatsConnection:
         """``Unreachable`` naming the servers and the last reason, if none lets us in within ``timeout`` s."""
         connection = cls(access, name, inbox)
         try:
-            await asyncio.wait_for(connection._connect(), timeout)
+            async with asyncio.timeout(timeout):
+                await connection._connect()
         except TimeoutError:
             why = connection._error or f"no answer within {timeout:g} s"
             await connection.close()
@@ -211,7 +212,8 @@ class NatsConnection:
     async def flush(self, timeout: float = 2.0) -> None:
         """Until the server has had all that was sent; ``NoAnswer``."""
         try:
-            await asyncio.wait_for(self._client.flush(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._client.flush()
         except (nats.errors.Error, TimeoutError) as error:
             raise NoAnswer(f"NATS {self.server}: {error or 'no answer'}") from None
 

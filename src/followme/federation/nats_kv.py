@@ -229,9 +229,8 @@ class JetStreamKeyValue:
     def submit(self, key: str, value: bytes | None) -> asyncio.Future[int]:
         check_value(check_key(key), value)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_looked_at)
         if not self._writable:
-            future.set_exception(type(self._why)(f"{self._why}; {key} was not written"))
+            _lose(future, type(self._why)(f"{self._why}; {key} was not written"))
             return future
         self._waiting.append((key, value, future))
         self._wake.set()
@@ -326,8 +325,7 @@ class JetStreamKeyValue:
         self._flying.clear()
         self._waiting.clear()
         for future in lost:
-            if not future.done():
-                future.set_exception(type(error)(str(error)))
+            _lose(future, type(error)(str(error)))
 
     # --- all keys -----------------------------------------------------------------------------------------
 
@@ -379,6 +377,7 @@ class _ApiError(KvError):
         return Full(self.text) if self.code in _FULL else KvError(self.text)
 
 
-def _looked_at(future: asyncio.Future[int]) -> None:
-    if not future.cancelled():
-        future.exception()
+def _lose(future: asyncio.Future[int], error: KvError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever never looks is not told on the console

@@ -50,8 +50,11 @@ class Watch:
             yield None
         while True:
             try:
-                async with asyncio.timeout(_SILENCE_S):
-                    message = await self._queue.get()
+                if self._queue.empty():
+                    async with asyncio.timeout(_SILENCE_S):
+                        message = await self._queue.get()
+                else:
+                    message = self._queue.get_nowait()
             except TimeoutError:
                 await self._again()
                 continue

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any, Final
 
@@ -107,6 +108,12 @@ def mapping_text(mapping: Mapping) -> str:
     return text
 
 
+def signed(card: Card, version: int, after: Mapping, sign: Callable[[bytes], bytes]) -> Mapping:
+    """``after``'s places as that version of that card's mapping."""
+    mapping = Mapping(card, version, after.here, after.arriving, after.leaving, after.old)
+    return Mapping(card, version, after.here, after.arriving, after.leaving, after.old, sign(mapping.canonical()))
+
+
 def _values(mapping: Mapping) -> list[Any]:
     old: list[Any] = []
     for place in mapping.old:
@@ -135,11 +142,16 @@ def mapping_of(value: Any) -> Mapping:
 
 
 def card_of(value: Any) -> Card:
-    node, kind, mac, identifier, own, home = row(value, 6)
     try:
-        return Card(name(node), NodeKind(kind), mac_of(mac), address(identifier), address(own), name(home))
-    except ValueError:
+        return _card(*row(value, 6))
+    except (TypeError, ValueError):  # TypeError: a list is among them
         raise NounError("a card's kind is not known") from None
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _card(node: Any, kind: Any, mac: Any, identifier: Any, own: Any, home: Any) -> Card:
+    """Kept: who moves is told of several times."""
+    return Card(name(node), NodeKind(kind), mac_of(mac), address(identifier), address(own), name(home))
 
 
 def place_of(value: Any) -> Place:

@@ -66,7 +66,7 @@ class HomeRecord:
     """Domain, migration, reason: not yet accepted."""
     last: set[str] = field(default_factory=set)
     """Domains of which the newest version took nothing but old places, and which know where the node is: they hear of
-    it when all others have confirmed it. Not written: after a restart they hear of it twice."""
+    it when all others have confirmed it."""
 
     def encode(self) -> bytes:
         move = self.move
@@ -75,7 +75,7 @@ class HomeRecord:
             self.counter, int(self.known), sorted(self.told), self.holders, self.owed,
             _pairs(self.listed), _pairs(self.aged), sorted(self.quiet), self.moved, self.began,
             move and [move.migration, move.by, move.network, move.version, move.state, move.claim],
-            self.done, self.claims, self.denials,
+            self.done, self.claims, self.denials, sorted(self.last),
         ])  # fmt: skip
 
     def unfinished(self) -> bool:
@@ -93,10 +93,11 @@ def home_head(fact: bytes) -> tuple[str, bool]:
 
 def home_record(fact: bytes) -> HomeRecord:
     (mapping, counter, known, told, holders, owed, listed, aged, quiet, moved, began, move, done, claims,
-     denials) = json.loads(fact[fact.index(b"\n") :])  # fmt: skip
+     denials, last) = json.loads(fact[fact.index(b"\n") :])  # fmt: skip
     return HomeRecord(
         mapping_of(mapping), counter, bool(known), set(told), holders, owed, _dict(listed), _dict(aged), set(quiet),
         moved, began, Move(*move) if move else None, done, claims, [tuple(denial) for denial in denials],
+        set(last),
     )  # fmt: skip
 
 

@@ -122,6 +122,9 @@ class ReplicatedStore(Store):
         return commits.unpack(self._record)
 
     def _apply(self, changes: Changes) -> None:
+        if self._db.in_transaction:  # a restore's, which is undone as a whole
+            apply_changes(self._db, changes)
+            return
         self._run("SAVEPOINT applied")
         try:
             apply_changes(self._db, changes)
@@ -222,13 +225,15 @@ class ReplicatedStore(Store):
     def _submit(self, changes: Iterable[tuple[str, bytes | None]]) -> None:
         if self._kv is None or self._refusal:
             return
+        last = None
         try:
             for key, value in changes:
-                self._last = future = self._kv.submit(key, value)
-                if future.done():
-                    self._acknowledged(self._life, future)
-                else:
-                    future.add_done_callback(partial(self._acknowledged, self._life))
+                self._last = last = self._kv.submit(key, value)
+            # When one is lost so are all after it: the last one knows.
+            if last is not None and last.done():
+                self._acknowledged(self._life, last)
+            elif last is not None:
+                last.add_done_callback(partial(self._acknowledged, self._life))
         except Exception as error:
             self._refuse(str(error))
             raise StoreError(f"store {self._name}: {error}") from error

@@ -245,3 +245,17 @@ def test_a_client_identifier_is_sent_back(server: Server) -> None:
     message = dhcp(DISCOVER, NEW)
     message = Dhcp(message.op, message.xid, NEW, options={**message.options, OPTION_CLIENT_ID: b"\x01abc"})
     assert said(server.handle(WLAN1, message)).client_id == b"\x01abc"
+
+
+def test_a_controller_whose_clock_is_ahead_takes_no_lease_away(server: Server) -> None:
+    node = server.lease(WLAN1, NEW)
+    ahead = Server(server.store)
+    ahead.now = server.now + 3600
+    ahead.dhcp.prolong()
+    assert ahead.expire() == []
+    assert ahead.lease(WLAN1, OTHER).address != node.address
+    again = Server(server.store)
+    again.now = ahead.now + POOLS[WLAN1.name].lease_s - 1
+    assert again.expire() == [], "it was stored"
+    ahead.now += POOLS[WLAN1.name].lease_s + 1
+    assert NEW in ahead.expire()

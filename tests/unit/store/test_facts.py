@@ -39,6 +39,7 @@ def test_facts_are_there_again_in_the_order_of_their_keys(tmp_path: Path) -> Non
         assert store.replicating() is None
     with Store(tmp_path / "fmc.db") as store:
         assert list(store.facts()) == [("a", b""), ("b", b"newer")]
+        assert [store.fact(key) for key in "abc"] == [b"", b"newer", None]
 
 
 def test_facts_are_part_of_a_commit(tmp_path: Path) -> None:

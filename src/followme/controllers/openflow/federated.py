@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from followme.config.federation import FederatedConfig
 from followme.continuity.quiet import quiet
-from followme.continuity.southbound import Southbound, SwitchError
+from followme.continuity.southbound import Role, Southbound, SwitchError
 from followme.controllers.openflow.edge import Edge
 from followme.controllers.openflow.shared import NotTold, SharedRedirect, card_of
 from followme.domain import Attachment, Mac, Network, Node, Placement
@@ -91,6 +91,8 @@ class FederatedController(Edge):
         async for identifier in patiently(self.federate.mappings()):
             self._show(identifier, self.federate.view(identifier))
         self.redirect.install_base()
+        if self.southbound.role is not Role.ALONE:
+            self.dhcp.prolong()
 
     def start(self) -> None:
         """Once the switches are ours and the engine runs."""
@@ -244,7 +246,8 @@ class FederatedController(Edge):
         waiting.append(answer)
         self.engine.attach(identifier, mac, network)
         try:
-            return await asyncio.wait_for(answer, CLAIM_S)
+            async with asyncio.timeout(CLAIM_S):
+                return await answer
         except TimeoutError:
             self.engine.detached(identifier, network)
             return f"its home has not answered within {CLAIM_S:g} s"

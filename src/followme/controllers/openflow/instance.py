@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from followme.config.federation import MEMORY, FederatedConfig
@@ -84,7 +85,8 @@ class Instance:
         if self._section.bus == MEMORY:
             return await self._alone()
         async with contextlib.AsyncExitStack() as opened:
-            southbound = await self._listen(opened, Role.STANDBY)
+            southbound = self._southbound(opened, Role.STANDBY)
+            await self._listen(southbound)
             bus = await self._on_bus(opened)
             while True:
                 try:
@@ -117,7 +119,7 @@ class Instance:
         async with contextlib.AsyncExitStack() as opened:
             store = Store(self.config.file.store)
             opened.callback(store.close)
-            southbound = await self._listen(opened, Role.ALONE)
+            southbound = self._southbound(opened, Role.ALONE)
             bus = self._hub.bus(self._section.domain)
             await self._be_active(opened, bus, store, southbound, 1, lambda: True)
 
@@ -134,12 +136,12 @@ class Instance:
             opened.push_async_callback(lease.release)
             epoch = await _unless(store.lost, lease.acquire(lambda: 0.0 if _attended(southbound) else LONELY_S))
             log.info("instance %s of %s has the lease: epoch %d", section.instance, section.domain, epoch)
-            holding = asyncio.ensure_future(lease.hold())
-            opened.push_async_callback(_cancel, holding)
+            ends = [asyncio.ensure_future(one) for one in (lease.hold(), _failed(store), self._lonely(southbound))]
+            for one in ends:
+                opened.push_async_callback(_cancel, one)
             opened.callback(self._stand_down, southbound)
             await store.lead(epoch)
-            await self._be_active(opened, bus, store, southbound, epoch, lease.valid, _ends(holding),
-                                  _failed(store), self._lonely(southbound))  # fmt: skip
+            await self._be_active(opened, bus, store, southbound, epoch, lease.valid, *ends)
 
     async def _bucket(self, bus: NatsBus, name: str, max_bytes: int) -> JetStreamKeyValue:
         """Opened once: it takes the connection's interruptions for itself."""
@@ -160,31 +162,30 @@ class Instance:
         raise DatapathGone(f"no switch is connected to instance {self._section.instance}; perhaps to another")
 
     def _stand_down(self, southbound: Southbound) -> None:
-        """Before anything else ends: nothing is written to switches from now on."""
-        southbound.step_down()
+        _step_down(southbound)
+        gc.unfreeze()
         southbound.handlers = _no_handlers()
         section = self._section
         log.warning("instance %s of %s is not the active one any more", section.instance, section.domain)
 
-    async def _listen(self, opened: contextlib.AsyncExitStack, role: Role) -> Southbound:
+    def _southbound(self, opened: contextlib.AsyncExitStack, role: Role) -> Southbound:
         ours = [network for network in self.config.networks if network.ours]
         southbound = Southbound(ours, Ledger(secrets.randbits(EPOCH_BITS)), _no_handlers(), role=role)
-        sock = None if self._sock is None else self._sock.dup()
-        self.port = await listen(southbound, self.config.file.listen, sock)
         opened.push_async_callback(southbound.close)
         return southbound
 
+    async def _listen(self, southbound: Southbound) -> None:
+        sock = None if self._sock is None else self._sock.dup()
+        self.port = await listen(southbound, self.config.file.listen, sock)
+
     async def _be_active(
         self, opened: contextlib.AsyncExitStack, bus: Bus, store: Store, southbound: Southbound, epoch: int,
-        valid: Callable[[], bool], *ends: Coroutine[object, object, None],
+        valid: Callable[[], bool], *ends: asyncio.Future[None],
     ) -> None:  # fmt: skip
         """Until the engine cannot go on, a switch has another master, or one of ``ends`` is over."""
         if southbound.role is not Role.ALONE:
             southbound.ledger = Ledger(epoch << CONNECTION_BITS)  # nobody has a rule in the one before
         federate = Federate(self.registry, self.signer, load=store.fact)
-        async for fact in patiently(store.facts()):
-            federate.restore([fact])
-        federate.resume()
         controller = FederatedController(self.config, federate, store, southbound)
         desk = OrderDesk(self.registry, bus, self._machines.get, controller.where, self._hosts.get)
         bus = OrderBus(bus, desk)
@@ -196,9 +197,15 @@ class Instance:
         opened.push_async_callback(controller.close)
         opened.push_async_callback(engine.close)
         opened.callback(self._inactive)
-        await controller.restore()
+        with _uncollected():
+            async for fact in patiently(store.facts()):
+                federate.restore([fact])
+            federate.resume()
+            await controller.restore()
         await store.replicated()
-        if southbound.role is not Role.ALONE:
+        if southbound.role is Role.ALONE:
+            await self._listen(southbound)
+        else:
             with contextlib.suppress(TimeoutError):  # a switch that is slow gets its rules all the same
                 async with asyncio.timeout(SWITCHES_S):
                     await southbound.take_over(epoch)
@@ -208,7 +215,10 @@ class Instance:
         self.controller, self.engine = controller, engine
         self.active.set()
         log.info("domain %s is served, epoch %d", self._section.domain, epoch)
-        await _first(engine.wait(), _ends(deposed), *ends)
+        try:
+            await _first(engine.wait(), deposed, *ends)
+        finally:
+            _step_down(southbound)  # before anything that takes time
 
     def _inactive(self) -> None:
         self.controller = self.engine = None
@@ -230,12 +240,26 @@ def _no_handlers() -> Handlers:
     return Handlers(packet_in=lambda network, message: None)
 
 
+def _step_down(southbound: Southbound) -> None:
+    """Nothing is written to switches from now on."""
+    if southbound.role is Role.MASTER:
+        southbound.step_down()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """What is restored here stays: it is not looked through for garbage, which with many nodes takes longer than a
+    lease may go without being renewed."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 def _attended(southbound: Southbound) -> bool:
     return any(southbound.attending(datapath) for datapath in southbound.networks)
-
-
-async def _ends(future: asyncio.Future[None]) -> None:
-    await asyncio.shield(future)
 
 
 async def _failed(store: ReplicatedStore) -> None:
