@@ -22,7 +22,8 @@ demo: setup
 	$(BIN)/followme demo --plot out/demo.png --json out/demo.json
 
 test: setup check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 tests/unit tests/property tests/interop
+	$(BIN)/pytest tests/lab
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -101,8 +101,6 @@ def travel(
     from followme.lab.domains_plan import CORRESPONDENTS, DomainsLabConfig
     from followme.lab.domains_scenario import missing
 
-    if mode is Mode.PAPER:
-        wrong("--domains carries machines in mode live or cold")
     problems = missing()
     if problems:
         failed("this machine cannot run the lab: " + "; ".join(problems))
@@ -112,7 +110,7 @@ def travel(
     lab = DomainsLabConfig(
         centres=domains, correspondents=len(CORRESPONDENTS), between_domains_rtt_s=far_ms / 1e3
     )  # fmt: skip
-    settings = DomainsConfig(lab=lab, mode="cold" if mode is Mode.COLD else "live")
+    settings = DomainsConfig(lab=lab, mode=mode.value)
     journey = run(_travel(settings, Pace(2.0, 3.0) if quick else Pace(), console))
     figures = journey.figures()
     console.print(_table({key: value for key, value in figures.items() if key not in ("moves", "sessions")}))

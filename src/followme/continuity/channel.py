@@ -52,7 +52,10 @@ class Channel(asyncio.Protocol):
 
     def __init__(self, southbound: Southbound) -> None:
         self.southbound = southbound
-        self.connection = Connection(time.monotonic(), max_output_bytes=OUTPUT_BOUND)
+        interval, silence = southbound.echo_s
+        self.connection = Connection(
+            time.monotonic(), max_output_bytes=OUTPUT_BOUND, echo_interval=interval, echo_timeout=silence
+        )
         self.refused_rules = 0
         self.lacking = 0
         """Rules that it refused when it was brought to the ledger's state."""

@@ -19,7 +19,8 @@ Key = tuple[int, int, Match]
 
 EPOCH_BITS = 16
 CONNECTION_BITS = 8
-"""Of an epoch: they count how often a switch has connected. The others tell one controller's rules from another's."""
+"""Of an epoch: they count how often a switch has connected. The others tell one controller's rules from another's.
+"""
 EPOCH_SHIFT = 48
 OWNER_MASK = (1 << EPOCH_SHIFT) - 1
 

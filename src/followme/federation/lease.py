@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 TTL_S = 1.5
 KEY = "active"
+MAX_EPOCH = 2**63 - 2
+"""It is the switches' generation id too; theirs begin at -1 of 64 bits, and half a circle ahead is behind."""
 _MARGIN = 0.1
 """Of the ttl: for clocks that do not run equally fast. The holder gives up that much earlier."""
 
@@ -51,7 +53,7 @@ def decode(value: bytes) -> Holder:
     epoch, instance, ttl_s = found.get("epoch"), found.get("instance"), found.get("ttl_s")
     if not isinstance(epoch, int) or not isinstance(instance, str) or not isinstance(ttl_s, int | float):
         raise ValueError("epoch, instance or ttl_s is missing")
-    if epoch < 1 or not 0 <= ttl_s <= 3600:
+    if not 1 <= epoch <= MAX_EPOCH or not 0 <= ttl_s <= 3600:
         raise ValueError(f"epoch {epoch} or ttl_s {ttl_s} is out of range")
     return Holder(epoch, instance, float(ttl_s))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .bus import MAX_PAYLOAD, check_name
@@ -120,8 +120,8 @@ def _domain(domain: str, logins: Mapping[str, DomainLogins], max_bytes: int) -> 
     return {
         "jetstream": {"max_memory": _MEMORY, "max_file": max_bytes, "max_streams": 2},
         "users": [
-            _user(mine.controller, *_controller(domain)),
-            *(_user(login, *_host(domain, host)) for host, login in mine.hosts.items()),
+            _user(mine.controller, *_controller(domain, mine.hosts)),
+            *(_user(login, *_host(domain, host), answers=1) for host, login in mine.hosts.items()),
         ],
         "exports": [{"service": f"fmc.{domain}.{other}", "accounts": [_account(other)]} for other in others],
         "imports": [
@@ -130,16 +130,19 @@ def _domain(domain: str, logins: Mapping[str, DomainLogins], max_bytes: int) -> 
     }
 
 
-def _user(login: Login, publish: list[str], subscribe: list[str]) -> dict[str, object]:
-    return {
-        "user": login.user,
-        "password": login.password,
-        "permissions": {"publish": publish, "subscribe": subscribe, "allow_responses": {"max": 1, "expires": "1m"}},
-    }
+def _user(login: Login, publish: list[str], subscribe: list[str], answers: int = 0) -> dict[str, object]:
+    """``answers``: so many may be sent to whatever subject a request names, within a minute."""
+    permissions: dict[str, object] = {"publish": publish, "subscribe": subscribe}
+    if answers:
+        permissions["allow_responses"] = {"max": answers, "expires": "1m"}
+    return {"user": login.user, "password": login.password, "permissions": permissions}
 
 
-def _controller(domain: str) -> tuple[list[str], list[str]]:
-    publish = [f"fmc.*.{domain}", f"fmc.{domain}.agent.*"]
+def _controller(domain: str, hosts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Answers go to its hosts' inboxes, and to where the server takes those to other accounts from (``_R_``). Not by
+    ``allow_responses``: the server would remember each message of a bucket that is followed, and look at all of
+    them with each."""
+    publish = [f"fmc.*.{domain}", f"fmc.{domain}.agent.*", "_R_.>", *(f"{inbox_of(domain, one)}.>" for one in hosts)]
     for bucket in (bucket_of(domain), lease_bucket_of(domain)):
         stream = f"KV_{bucket}"
         calls = ("STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET", "STREAM.MSG.DELETE", "CONSUMER.CREATE")

@@ -197,8 +197,13 @@ class NatsConnection:
         self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
     ) -> Msg:
         """``NoAnswer``, ``Unreachable`` (nobody listens there, or no server), ``TooLarge``."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
         try:
-            return await self._client.request(subject, payload, timeout=timeout, headers=headers)
+            answer: Msg = await self._client.request(subject, payload, timeout=timeout, headers=headers)
+            if task is not None and task.cancelling() > cancelled:
+                raise asyncio.CancelledError  # before Python 3.12 wait_for loses it if an answer comes too
+            return answer
         except nats.errors.NoRespondersError:
             raise Unreachable(f"NATS {self.server}: nobody serves {subject} now") from None
         except nats.errors.TimeoutError:

@@ -113,12 +113,14 @@ class Watch:
         config: dict[str, object] = {
             "deliver_subject": self._subject, "ack_policy": "none", "max_deliver": 1, "replay_policy": "instant",
             "flow_control": True, "idle_heartbeat": _HEARTBEAT_S * 10**9, "inactive_threshold": _INACTIVE_S * 10**9,
-            "num_replicas": 1, "mem_storage": True, "filter_subject": f"{self._prefix}>",
+            "num_replicas": 1, "mem_storage": True,
         }  # fmt: skip
         if self._revision:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._revision + 1}
         else:
-            config |= {"deliver_policy": "last_per_subject"}
+            # The stream holds but one message of each key. Asked for the last of each, or for those of a filter, the
+            # server would look for them: that takes it seconds when there are a million.
+            config |= {"deliver_policy": "all"}
         body = json.dumps({"stream_name": self._stream, "config": config}).encode()
         try:
             await self._connection.subscribe(self._subject, received)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any
 
-from followme.domain import Mac, Network, Node, NodeKind
+from followme.domain import Mac, Network, Node
 from followme.mobility.watcher import THROUGH_TABLES, Watcher
 from followme.openflow import PacketOut
 from followme.packets import PacketError
@@ -61,8 +61,8 @@ class VisitWatcher(Watcher):
     async def still_here(self, node: Node) -> bool:
         """Whether the node answers at its port here; also while that is being found out for another."""
         binding = self.redirect.bindings.get(node.name)
-        if binding is None or node.kind is NodeKind.MACHINE:
-            return False  # where machines run their hosts say, and these are known to the bus
+        if binding is None or binding.arriving or binding.leaving:
+            return False  # one that is being carried cannot answer for itself
         here = binding.here
         if not self.networks[here.network].ours or here.port == 0 or (here.network, here.port) in self._gone_ports:
             return False

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from followme.continuity.ledger import EPOCH_SHIFT, OWNER_MASK, Ledger
+from followme.continuity.ledger import CONNECTION_BITS, EPOCH_SHIFT, OWNER_MASK, Ledger
 from followme.continuity.pipeline import Priority, Rule, Table
 from followme.openflow import ApplyActions, FlowMod, GotoTable, Match, Output
 from followme.openflow.constants import OFPFC_ADD, OFPFC_DELETE_STRICT
@@ -77,7 +77,7 @@ def test_a_switch_with_rules_of_any_other_epoch_is_brought_to_the_ledgers_state_
     ledger.set("vm", {1: [some_rule("vm", number) for number in range(3)]})
     for _ in range(reconnects - 1):
         ledger.begin(1)
-    now = (epoch + reconnects) & 0xFFFF
+    now = epoch & 0xFF00 | (epoch + reconnects) & 0xFF
     left_over = [old for old in stale if old != now]
     for number, old in enumerate(left_over):
         # one of the stale entries has the key of a rule that is wanted, with other instructions
@@ -93,6 +93,14 @@ def test_a_switch_with_rules_of_any_other_epoch_is_brought_to_the_ledgers_state_
     table.take(ledger.sweep(1))
     assert table.content() == wanted
     assert all(there_before <= moment for moment in table.history)
+
+
+def test_no_connection_of_a_switch_takes_an_epoch_of_another_controller() -> None:
+    mine, next_one = Ledger(7 << CONNECTION_BITS), Ledger(8 << CONNECTION_BITS)
+    epochs = [{ledger.cookie(1, "vm") >> EPOCH_SHIFT for _ in range(600) if ledger.begin(1) == []}
+              for ledger in (mine, next_one)]  # fmt: skip
+    assert epochs[0].isdisjoint(epochs[1])
+    assert len(epochs[0]) == 1 << CONNECTION_BITS
 
 
 class Histories(RuleBasedStateMachine):

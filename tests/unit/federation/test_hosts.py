@@ -146,3 +146,13 @@ async def test_while_it_takes_too_long_there_is_no_answer() -> None:
 async def test_what_is_no_request_is_refused(payload: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode(payload)
+
+
+async def test_one_that_was_frozen_answers_nobody_by_what_it_knew() -> None:
+    async with Four() as four:
+        desk = HostDesk(four.alpha.engine, Arrivals(), _nobody_comes_that_way)
+        request = HostRequest("arrived", NODE, "m1", "n1", MAC).encode()
+        assert await desk.receive("h1", request) == b'[""]'
+        four.alpha.valid = False
+        with pytest.raises(BusError, match="not the active one"):
+            await desk.receive("h1", request)

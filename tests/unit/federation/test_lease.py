@@ -156,9 +156,25 @@ async def test_a_bucket_that_is_away_only_makes_it_wait() -> None:
 
 
 @pytest.mark.parametrize("value", [
-    b"", b"[]", b"1", b'{"epoch": 0, "instance": "a", "ttl_s": 1}', b"\xff",
+    b"", b"[]", b"1",
+    b'{"epoch": 9223372036854775807, "instance": "a", "ttl_s": 1}', b'{"epoch": 0, "instance": "a", "ttl_s": 1}', b"\xff",
     b'{"epoch": 1, "instance": 2, "ttl_s": 1}', b'{"epoch": 1, "ttl_s": 1e9}',
 ])  # fmt: skip
 def test_what_is_no_holder(value: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode(value)
+
+
+async def test_one_that_hesitates_lets_others_go_first_and_takes_it_if_nobody_does() -> None:
+    bucket = MemoryBucket()
+    (one, _), (two, _), (three, _) = (_lease(bucket, f"a{number}") for number in (1, 2, 3))
+    await one.acquire()
+    hesitant = asyncio.create_task(two.acquire(lambda: 2 * TTL))
+    await asyncio.sleep(TTL / 2)
+    await one.release()
+    assert await three.acquire() == 2
+    assert not hesitant.done()
+    begin = time.monotonic()
+    await three.release()
+    assert await hesitant == 3
+    assert time.monotonic() - begin > TTL

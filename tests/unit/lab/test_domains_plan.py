@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
     assert done.stderr.strip() == f"followme: this machine cannot run the lab: {MISSING}"
 
 
-@pytest.mark.parametrize("options", [["--plane", "lisp"], ["--overlapping"], ["--mode", "paper"]])
+@pytest.mark.parametrize("options", [["--plane", "lisp"], ["--overlapping"]])
 def test_options_that_do_not_go_with_domains(options: list[str]) -> None:
     assert CliRunner().invoke(app, ["demo", "--domains", "3", *options]).exit_code == 2
     assert CliRunner().invoke(app, ["demo", "--domains", "2"]).exit_code == 2

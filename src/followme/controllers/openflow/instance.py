@@ -82,6 +82,7 @@ class Instance:
 
     async def run(self) -> None:
         """Stand by and be active by turns; ``OSError`` if it cannot listen. A bus that is away is waited for."""
+        gc.set_threshold(50_000, 20, 100)  # records are no cycles: to look for some every 700 objects costs a tenth
         if self._section.bus == MEMORY:
             return await self._alone()
         async with contextlib.AsyncExitStack() as opened:
@@ -206,9 +207,7 @@ class Instance:
         if southbound.role is Role.ALONE:
             await self._listen(southbound)
         else:
-            with contextlib.suppress(TimeoutError):  # a switch that is slow gets its rules all the same
-                async with asyncio.timeout(SWITCHES_S):
-                    await southbound.take_over(epoch)
+            await _take_over(southbound, epoch)
         await engine.start()
         await HostDesk(engine, controller.arrived, controller.left).serve(bus)
         controller.start()
@@ -238,6 +237,17 @@ def registry_of(config: FederatedConfig, private: bytes) -> tuple[Registry, Ed25
 
 def _no_handlers() -> Handlers:
     return Handlers(packet_in=lambda network, message: None)
+
+
+async def _take_over(southbound: Southbound, epoch: int) -> None:
+    """``SwitchError`` if there was a higher epoch; then the next one is higher."""
+    try:
+        async with asyncio.timeout(SWITCHES_S):
+            await southbound.take_over(epoch)
+    except TimeoutError:
+        return  # a switch that is slow gets its rules all the same
+    except ValueError as error:  # the bus has forgotten what it was told: epochs begin anew
+        raise SwitchError(str(error)) from None
 
 
 def _step_down(southbound: Southbound) -> None:
@@ -292,5 +302,7 @@ async def _first(*work: Awaitable[None]) -> None:
 
 
 async def _cancel(task: asyncio.Future[Any]) -> None:
-    task.cancel()
+    while not task.done():  # what it waits for may lose a cancellation
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
     await asyncio.gather(task, return_exceptions=True)
