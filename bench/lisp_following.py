@@ -74,7 +74,7 @@ async def _once(
         seen.fine.append(one)
     say(f"{mode} to {goal}: pings every {every_s * 1e3:g} ms, {one.seen.lost} of {one.seen.sent} lost, not reached "
         f"for {one.seen.downtime_s * 1e3:.1f} ms: machine paused for {one.result.pause_s * 1e3:.1f}, its own first "
-        f"answer {one.answer.cold_s * 1e3:.1f}, the rest {one.network_s * 1e3:.1f}")  # fmt: skip
+        f"answer {one.shares.cold_s * 1e3:.1f}, the rest {one.shares.network_s * 1e3:.1f}")  # fmt: skip
 
 
 def _downtime(seen: dict[str, Seen]) -> list[Figure]:
@@ -90,13 +90,13 @@ def _downtime(seen: dict[str, Seen]) -> list[Figure]:
     down = ours.median(lambda one: one.seen.downtime_s)
     return [
         figure("downtime at 1/10 ms to the xTRs, less the machine's pause and its own first answer",
-               lambda one: one.network_s, PATH_S),
+               lambda one: one.shares.network_s, PATH_S),
         figure("the same, less the machine's pause only", lambda one: one.added_s, PATH_S),
         figure("downtime at 1/10 ms to the xTRs, median", lambda one: one.seen.downtime_s),
         Figure("downtime, against the paper's own figure", "ms", down * 1e3, PAPER_DOWNTIME_S * 1e3,
                "paper, KVM on its hardware", PAPER_DOWNTIME_S / down),
         figure("pause of the machine, median", lambda one: one.result.pause_s),
-        figure("first answer of the machine that runs again, at its own tap", lambda one: one.answer.cold_s),
+        figure("first answer of the machine that runs again, at its own tap", lambda one: one.shares.cold_s),
     ]
 
 

@@ -32,7 +32,7 @@ from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.monitor import migration_event
 from followme.migration.mover import MachineMover
 from followme.remote.client import Client
-from followme.remote.hypervisor import Guest
+from followme.remote.guest import Guest
 from followme.remote.qemu import RemoteQemu
 
 pytestmark = MARKS

@@ -12,7 +12,7 @@ from tests.unit.xtr.play import FAR, KEY, MAC, MAC2, MS, OTHER, OWN_MAC, STRANGE
 from followme.lisp import EidPrefix, MapNotify, MapReply, MapRequest, decode, sign
 from followme.lisp.request import EidRecord
 from followme.xtr.lan import read_frame
-from followme.xtr.lanfilter import program
+from followme.xtr.lanfilter import Interest, program
 from followme.xtr.outputs import Datagram, Encap, RemoveRoute, SetRoute
 from followme.xtr.requests import MAX_PENDING, MAX_WAITING_BYTES, Nonces
 
@@ -50,7 +50,9 @@ def test_any_packet_and_any_frame(data: bytes) -> None:
     it = Stage()
     it.control.miss(data, it.now)
     read_frame(data, 0)
-    passes(program(OWN_MAC, [eid("10.0.0.0/8")], [], [], [], [eid("10.1.0.0/24")]), data)
+    nobody: frozenset[EidPrefix] = frozenset()
+    watching = Interest(OWN_MAC, (eid("10.0.0.0/8"),), (), nobody, nobody, frozenset([eid("10.1.0.0/24")]))
+    passes(program(watching), data)
     assert it.all(SetRoute) == [], "no packet changes a route by itself"
 
 
@@ -169,6 +171,9 @@ def test_the_filter_is_its_description(
         not within(known, one)
         and (within(loud, one) or (not within(quiet, one) and within(ranges, one)))
     )
-    assert passes(program(OWN_MAC, ranges, quiet, loud, known, watched), frame) is expected
+    interest = Interest(
+        OWN_MAC, tuple(ranges), tuple(quiet), frozenset(loud), frozenset(known), frozenset(watched)
+    )
+    assert passes(program(interest), frame) is expected
 
 

@@ -135,7 +135,6 @@ class SiteNetwork:
         known = self._store.migration(expected.migration)
         if known is not None and (other is None or known.id != other.migration):
             raise MigrationError(f"migration {known.id} is known at {self.site} already")
-        self.know(machine, eid, mac)
         self._note(eid, expected, MigrationState.PREPARED)
         if other is not None and other.migration != expected.migration:
             self._over(eid, other)
@@ -144,7 +143,8 @@ class SiteNetwork:
             await self.router.expect(eid, mac)
             # Should it come to nothing, what waits here is sent back on this way.
             await self.router.arm(eid, mac, rloc)
-        except RouterError as error:  # one that could not be written is refused too
+            self.know(machine, eid, mac)
+        except (RouterError, StoreError) as error:  # what could not be written is refused too
             await self._forget(eid)
             raise MigrationError(f"{self.site} cannot expect {machine}: {error}") from None
         if eid not in self._expected:
@@ -246,6 +246,7 @@ class SiteNetwork:
             try:
                 eid, mac = eid_of(migration.detail), mac_of(migration.detail.get("mac"))
                 rloc = rloc_of(migration.detail)
+                self.know(migration.machine, eid, mac)
             except MigrationError as error:
                 log.error("migration %s from %s: %s", migration.id, migration.source, error)
                 continue
@@ -340,9 +341,10 @@ class SiteNetwork:
 
     def departed(self, eid: IPAddress) -> None:
         """The map server has said that an EID of ours is elsewhere. A machine that runs here is claimed again."""
-        machine = next((name for name, known in self._eids.items() if known == eid), None)
-        if machine is not None and self.runs(machine) is not None:
-            self._background(self._claims.again(machine, eid))
+        # Machines of other names may have had the EID before it.
+        for machine in [name for name, known in self._eids.items() if known == eid]:
+            if self.runs(machine) is not None:
+                self._background(self._claims.again(machine, eid))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from statistics import median
 
 from followme.lab.document import MACHINE
 from followme.lab.lisp_scenario import LispScenario
@@ -21,22 +22,39 @@ EARLY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """What the user's longest wait was made of, in seconds: ``pause_s``, the machine was stopped; ``cold_s``, it
+    ran, a request lay at its own tap, and it had not answered; ``network_s``, the rest."""
+
+    pause_s: float
+    cold_s: float
+    network_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Watched:
     """One migration as the user saw it, and as the machine's taps did. ``silent_s``: from its last answer at the
     source to its stop."""
 
     seen: Outage
     result: Result
-    answer: FirstAnswer
+    shares: Shares
     silent_s: float
 
     @property
     def added_s(self) -> float:
         return self.seen.downtime_s - self.result.pause_s
 
-    @property
-    def network_s(self) -> float:
-        return self.added_s - self.answer.cold_s
+
+def shares(begin: float, end: float, stopped_at: float, answer: FirstAnswer) -> Shares:
+    """Of the wait from ``begin`` to ``end``, at the machine's side of the path (Unix clock, as all here)."""
+    pause = _common(begin, end, stopped_at, answer.runs_at)
+    cold = _common(begin, end, max(answer.runs_at, answer.asked_at), answer.answered_at)
+    return Shares(pause, cold, end - begin - pause - cold)
+
+
+def _common(begin: float, end: float, other_begin: float, other_end: float) -> float:
+    return max(0.0, min(end, other_end) - max(begin, other_begin))
 
 
 async def watched(scenario: LispScenario, target: str, mode: str, *, every_s: float = PROBE_EVERY_S) -> Watched:
@@ -62,13 +80,20 @@ async def watched(scenario: LispScenario, target: str, mode: str, *, every_s: fl
             await asyncio.sleep(0.05)
         end = time.monotonic()
         await asyncio.sleep(0.2)
-    seen, whole = outage(pinger.pings, stops(result) - EARLY_S, end), outage(pinger.pings, begin, end)
+    # Before the order: while QEMUs start and fill, a busy computer's slow answers must not be what is usual.
+    usual = median(ping.rtt_s for ping in pinger.pings if ping.rtt_s is not None and ping.sent_s < begin)
+    seen, whole = (outage(pinger.pings, at, end, usual) for at in (stops(result) - EARLY_S, begin))
     stopped = result.resumed_at - result.pause_s
     last = last_answer(left.frames, stopped)
     if last is None:
-        raise RuntimeError(f"{MACHINE} answered nothing at {source}")
-    answer = first_answer(came.frames, result.resumed_at)
-    return Watched(Outage(seen.downtime_s, whole.sent, whole.lost), result, answer, stopped - last)
+        raise RuntimeError(f"{MACHINE} answered nothing at {source} before it stopped")
+    parts = Shares(0.0, 0.0, 0.0)
+    if seen.first is not None:
+        answer = first_answer(came.frames, result.resumed_at, pinger.key(seen.first))
+        # When it should have been answered, had the path been as before.
+        due = seen.first.sent_s + usual / 2 + _unix()
+        parts = shares(due, due + seen.downtime_s, stopped, answer)
+    return Watched(Outage(seen.downtime_s, whole.sent, whole.lost), result, parts, stopped - last)
 
 
 def tap_watch(scenario: LispScenario, site: str) -> TapWatch:
@@ -80,4 +105,9 @@ def tap_watch(scenario: LispScenario, site: str) -> TapWatch:
 
 def stops(result: Result) -> float:
     """When the machine stopped or its traffic turned, whichever was first (``time.monotonic()``)."""
-    return result.resumed_at - max(result.pause_s, result.held_s) - (time.time() - time.monotonic())
+    return result.resumed_at - max(result.pause_s, result.held_s) - _unix()
+
+
+def _unix() -> float:
+    """What the Unix clock is ahead of ``time.monotonic()``."""
+    return time.time() - time.monotonic()

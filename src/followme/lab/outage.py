@@ -16,11 +16,12 @@ USUAL_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Outage:
     """``downtime_s``: the longest time for which a ping's answer was overdue, and so were those of all later ones;
-    infinite if none ever came again."""
+    infinite if none ever came again. ``first`` is that ping (None: nothing was overdue)."""
 
     downtime_s: float
     sent: int
     lost: int
+    first: Ping | None = None
 
 
 def outage(pings: Sequence[Ping], begin: float, end: float, usual_s: float | None = None) -> Outage:
@@ -34,13 +35,13 @@ def outage(pings: Sequence[Ping], begin: float, end: float, usual_s: float | Non
     """
     window = [ping for ping in pings if begin <= ping.sent_s < end]
     usual = _usual(pings, begin) if usual_s is None else usual_s
-    longest, comes = 0.0, math.inf
+    longest, comes, first = 0.0, math.inf, None
     for ping in reversed(pings):
         if ping.rtt_s is not None:
             comes = min(comes, ping.sent_s + ping.rtt_s)
-        if begin <= ping.sent_s < end:
-            longest = max(longest, comes - ping.sent_s - usual)
-    return Outage(longest, len(window), sum(ping.rtt_s is None for ping in window))
+        if begin <= ping.sent_s < end and comes - ping.sent_s - usual > longest:
+            longest, first = comes - ping.sent_s - usual, ping
+    return Outage(longest, len(window), sum(ping.rtt_s is None for ping in window), first)
 
 
 def _usual(pings: Sequence[Ping], begin: float) -> float:

@@ -61,6 +61,10 @@ class Pinger:
         self._settled = asyncio.Event()
         self._id = int.from_bytes(os.urandom(2), "big")
 
+    def key(self, ping: Ping) -> bytes:
+        """The ping's identifier and number as they are in its ICMP header."""
+        return struct.pack("!HH", self._id, ping.sequence & 0xFFFF)
+
     @property
     def lost(self) -> list[Ping]:
         """The pings that were never answered."""

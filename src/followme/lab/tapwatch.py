@@ -85,15 +85,22 @@ class FirstAnswer:
         return self.answered_at - max(self.runs_at, self.asked_at)
 
 
-def first_answer(frames: Sequence[Frame], runs_at: float) -> FirstAnswer:
-    """From the ``frames`` at the new tap, in their order. ``ValueError`` if none was answered."""
+def first_answer(frames: Sequence[Frame], runs_at: float, since: bytes | None = None) -> FirstAnswer:
+    """From the ``frames`` at the new tap, in their order; only pings of ``since``'s sender from that one on, if it
+    is given. ``ValueError`` if none was answered."""
     asked: dict[bytes, float] = {}
     for frame in frames:
-        if frame.kind is Kind.REQUEST:
+        if frame.kind is Kind.REQUEST and (since is None or _follows(frame.ping, since)):
             asked.setdefault(frame.ping, frame.at)
         elif asked and frame.at >= runs_at and (frame.kind is Kind.ARP or frame.ping in asked):
             return FirstAnswer(runs_at, min(asked.values()), frame.at)
     raise ValueError(f"of {len(asked)} requests at the machine's tap it answered none")
+
+
+def _follows(ping: bytes, since: bytes) -> bool:
+    """Whether a ping is of the same sender, and not before ``since`` (the 16 bits of its number wrap)."""
+    number, first = (int.from_bytes(one[2:]) for one in (ping, since))
+    return ping[:2] == since[:2] and (number - first) & 0xFFFF < 0x8000
 
 
 def last_answer(frames: Sequence[Frame], before: float) -> float | None:

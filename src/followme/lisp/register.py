@@ -97,6 +97,10 @@ class MapNotifyAck:
 
 Signed = MapRegister | MapNotify | MapNotifyAck
 
+OWN_NONCES: Final = 3 << 62
+"""From here on are our map server's nonces for what it says of its own accord to a router that lost an EID. Those
+of subscriptions, which begin with the nonce of a Map-Request, which anybody can send, are below for ever."""
+
 
 def decode_map_register(data: bytes) -> MapRegister:
     """The Map-Register in ``data``, unverified; ``LispError`` if it is none, or more."""

@@ -41,6 +41,9 @@ SILENT_AFTER: Final = len(RETRY_S)
 """Attempts at a subscription, after which a map server that has not confirmed it is called silent."""
 REFRESH_S: Final = 60.0
 """A subscription is asked for again that often: a map server that has lost its memory learns of it so."""
+WINDOW: Final = 1 << 16
+"""By how much a publication's nonce may exceed the last: what is further away was not published for us, but has the
+nonce of a Map-Request that somebody else has sent in our name."""
 MAX_ASKS: Final = 256
 MAX_KNOWN: Final = 1 << 16
 """EIDs of a subscription whose end would be noticed even if its publication was lost."""
@@ -101,7 +104,7 @@ class MapClient:
         self._key, self._key_id = key, key_id
         self._algorithms = tuple(one for one in (HMAC_SHA_1_96, HMAC_SHA_256_128) if one >= algorithm_id)
         self._site_id, self._xtr_id = site_id, xtr_id
-        self._nonce = int(wall_s) << 32
+        self._nonce = int(wall_s) << 32 | secrets.randbits(32)
         self._subscriptions: dict[EidPrefix, _Subscription] = {}
         self._asks: dict[int, _Ask] = {}
         self._numbers = 0
@@ -135,7 +138,7 @@ class MapClient:
     def timer(self, now: float) -> None:
         for subscription in self._subscriptions.values():
             if subscription.due <= now:
-                self._nonce += 1 + secrets.randbits(16)
+                self._nonce += 1 + secrets.randbits(31)  # nobody shall guess it and be near
                 subscription.asked, subscription.asked_at = self._nonce, now
                 subscription.due = now + RETRY_S[min(subscription.attempt, len(RETRY_S) - 1)]
                 subscription.attempt += 1
@@ -211,13 +214,18 @@ class MapClient:
         if subscription is None:
             return "Map-Notify without a subscription"
         confirms = message.nonce == subscription.asked
-        if confirms:
+        if confirms and not message.records:
+            pass  # the map server asks whether it was us; the mappings come after the acknowledgement
+        elif confirms:
             subscription.asked, subscription.attempt, subscription.confirmed = None, 0, True
             subscription.due = now + REFRESH_S
         elif message.nonce < subscription.newest:
             return "replayed Map-Notify"
-        fresh = message.nonce > subscription.newest
-        subscription.newest = max(message.nonce, subscription.newest)
+        elif not subscription.confirmed or message.nonce - subscription.newest > WINDOW:
+            return "nonce of a Map-Notify"
+        fresh = message.nonce > subscription.newest and bool(message.records)
+        if fresh:
+            subscription.newest = message.nonce
         self._nonce = max(self._nonce, subscription.newest)
         ack = MapNotifyAck(message.nonce, message.records, self._xtr_id, message.site_id)
         signed = sign(ack, self._key, message.algorithm_id, key_id=self._key_id)

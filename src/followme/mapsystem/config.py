@@ -184,5 +184,8 @@ def _contradictions(file: MapServerFile) -> Iterator[str]:
             yield f"{where}: one at least is needed"
     if len(set(file.listen.addresses)) != len(file.listen.addresses):
         yield "listen.addresses: an address stands twice"
+    for address in file.listen.addresses:
+        if address.is_multicast or address == IPv4Address("255.255.255.255"):
+            yield f"listen.addresses: {address} is not an address of one host"
     if file.processes > 1 and file.listen.port == 0:
         yield "processes: several processes need a port of their own choice: set listen.port"

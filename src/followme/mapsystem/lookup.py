@@ -26,7 +26,7 @@ PASSED, ANSWERED = b"D", b"A"
 MAX_PACKET: Final = 60_000
 _GONE, _HERE, _FORWARD = 0, 1, 2
 _CHANGE: Final = Struct("!BH")
-_PASSED: Final = Struct("!cBH")
+_PASSED: Final = Struct("!cBBH")
 _COUNT: Final = Struct("!cQ")
 
 
@@ -57,14 +57,16 @@ def unpack_changes(packet: bytes) -> Iterator[tuple[EidPrefix, Entry | None]]:
             yield record.eid, None if state == _GONE else Entry(record, state == _FORWARD)
 
 
-def pack_passed(data: bytes, source: tuple[str, int]) -> bytes:
+def pack_passed(data: bytes, source: tuple[str, int], number: int) -> bytes:
+    """``number`` is that of the listen address at which it came in."""
     address = ip_address(source[0]).packed
-    return _PASSED.pack(PASSED, len(address), source[1]) + address + data
+    return _PASSED.pack(PASSED, number, len(address), source[1]) + address + data
 
 
-def unpack_passed(packet: bytes) -> Received:
-    _, size, port = _PASSED.unpack_from(packet)
-    return packet[4 + size :], (str(ip_address(packet[4 : 4 + size])), port)
+def unpack_passed(packet: bytes) -> tuple[Received, int]:
+    _, number, size, port = _PASSED.unpack_from(packet)
+    end = _PASSED.size + size
+    return (packet[end:], (str(ip_address(packet[_PASSED.size : end])), port)), number
 
 
 class Lookup:
@@ -81,17 +83,18 @@ class Lookup:
 
     def run(self) -> None:
         self._poll.register(self._channel, select.EPOLLIN)
-        by_number: dict[int, socket.socket] = {}
+        by_number: dict[int, tuple[int, socket.socket]] = {}
         while True:
             for number, _ in self._poll.poll(1.0):
                 if number != self._channel.fileno():
-                    self._pass_on(self._wire.drain(by_number[number], self._answers))
+                    place, one = by_number[number]
+                    self._pass_on(self._wire.drain(one, self._answers), place)
                     continue
                 packet = self._channel.recv(MAX_PACKET * 2)
                 if not packet:
                     return
-                for one in self._read(packet):
-                    by_number[one.fileno()] = one
+                for place, one in enumerate(self._read(packet)):
+                    by_number[one.fileno()] = place, one
                     self._poll.register(one, select.EPOLLIN)
             self._tell()
 
@@ -117,11 +120,11 @@ class Lookup:
         negative = Negative(Action(self._setup["outside"]), Action(self._setup["not_registered"]))
         self._answers = Answers(self._configured, negative)
 
-    def _pass_on(self, rest: list[Received]) -> None:
+    def _pass_on(self, rest: list[Received], number: int) -> None:
         for data, source in rest:
             if len(data) <= MAX_PACKET:
                 try:
-                    self._channel.send(pack_passed(data, source), socket.MSG_DONTWAIT)
+                    self._channel.send(pack_passed(data, source, number), socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     self._wire.unsent += 1  # as if the network had lost it
 

@@ -17,12 +17,12 @@ MAX_NOTICES: Final = 1 << 17
 
 
 class Key(NamedTuple):
-    """What an acknowledgement has in common with its Map-Notify: where it was sent, nonce, first EID."""
+    """What an acknowledgement has in common with its Map-Notify: where it was sent, nonce, first EID if any."""
 
     host: str
     port: int
     nonce: int
-    eid: Eid
+    eid: Eid | None
 
 
 class Subject(NamedTuple):
@@ -44,6 +44,7 @@ class Notice:
     about: object
     tries: int = TRIES
     due: float = 0.0
+    local: str = ""
 
 
 class Notices:

@@ -13,11 +13,13 @@ from .registry import RouterId
 
 
 class Datagram(NamedTuple):
-    """UDP payload for ``host`` (an address as text) and ``port``."""
+    """UDP payload for ``host`` (an address as text) and ``port``; ``local`` is the address of ours that it must
+    come from, "" if any will do."""
 
     data: bytes
     host: str
     port: int
+    local: str = ""
 
 
 class Outcome(NamedTuple):
@@ -41,12 +43,13 @@ class Unsaved:
 
 @dataclass(slots=True)
 class Outbox:
-    """Filled while a datagram or a timer is handled."""
+    """Filled while a datagram or a timer is handled. ``local`` is our address that the datagram came to."""
 
     datagrams: list[Datagram] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     unsaved: Unsaved = field(default_factory=Unsaved)
     changes: dict[EidPrefix, Entry | None] = field(default_factory=dict)
+    local: str = ""
 
     def take(self) -> Outcome:
         outcome = Outcome(self.datagrams, self.events)

@@ -32,11 +32,11 @@ RESTART_S: Final = 1.0
 
 
 class Helper:
-    """One such process. ``received`` gets the datagrams that it passes on."""
+    """One such process. ``received`` gets the datagrams that it passes on, by the number of the listen address."""
 
     def __init__(
         self, setup: dict[str, Any], configured: list[EidPrefix], answers: Answers,
-        received: Callable[[list[Received]], None],
+        received: Callable[[list[Received], int], None],
     ) -> None:  # fmt: skip
         self.answered = 0
         self.process: asyncio.subprocess.Process | None = None
@@ -79,7 +79,7 @@ class Helper:
         for one in (ours, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "followme.mapsystem.lookup", str(theirs.fileno()),
+            sys.executable, "-P", "-m", "followme.mapsystem.lookup", str(theirs.fileno()),
             pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         theirs.close()
@@ -118,7 +118,8 @@ class Helper:
             loop.remove_writer(channel)  # it has ended; ``run`` sees that too
 
     def _read(self) -> None:
-        channel, passed = self._channel, []
+        channel = self._channel
+        passed: dict[int, list[Received]] = {}
         if channel is None:
             return
         for _ in range(DRAIN):
@@ -134,6 +135,7 @@ class Helper:
             if packet[:1] == ANSWERED:
                 self.answered = unpack_answered(packet)
             else:
-                passed.append(unpack_passed(packet))
-        if passed:
-            self._received(passed)
+                received, number = unpack_passed(packet)
+                passed.setdefault(number, []).append(received)
+        for number, some in passed.items():
+            self._received(some, number)

@@ -2,7 +2,9 @@
 
 A Map-Request has no authentication. So a subscription counts only when the Map-Notify that confirms it came
 back as a Map-Notify-Ack under the site's key, and one that exists changes and ends only in the same way: who
-has no key gets one Map-Notify and changes nothing. The security association of RFC 9437, 7.1 is the site's key.
+has no key gets one small Map-Notify and changes nothing. Where the mappings are more than that, the first one
+has no record, and all come with the same nonce after its acknowledgement. The security association of RFC 9437,
+7.1 is the site's key.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import Final, NamedTuple
 
 from followme.lisp import EidPrefix, MapNotify, MapNotifyAck, MappingRecord, MapRequest, sign, verify
 from followme.lisp.errors import LispError
+from followme.lisp.register import OWN_NONCES
 
-from .answers import Answers
+from .answers import MAX_OCTETS, Answers
 from .events import Subscribed, Unsubscribed
 from .notices import TRIES, Key, Notice, Notices, Subject
 from .outbox import Datagram, Outbox
@@ -21,6 +24,7 @@ from .registry import Registry, Router, RouterId
 from .sites import Site, Sites
 from .stamps import Stamp
 from .subscriptions import MAX_FAILURES, Subscription, Subscriptions
+from .unproven import Unproven
 
 MAX_UNCONFIRMED: Final = 1024
 """Subscriptions asked for by hosts that have never registered, and not confirmed."""
@@ -34,6 +38,9 @@ class _Proposed(NamedTuple):
 
     subscriptions: tuple[Subscription, ...]
     records: tuple[MappingRecord, ...]
+    sent: bool  # all records, and not only the question whether it is there
+    replay: bool  # the nonce was too old: it is told only who has the key
+    asker: str
 
 
 class _Ending(NamedTuple):
@@ -63,12 +70,13 @@ class Publisher:
         self.notices = Notices()
         self.subscriptions = subscriptions
         self.published = 0
-        self.nonce = nonce  # the last one used
+        self.nonce = OWN_NONCES | nonce  # the last one used
         self._sites = sites
         self._answers = answers
         self._registry = registry
         self._outbox = outbox
         self._strangers: set[Subject] = set()
+        self._unproven = Unproven()
 
     def tell_loser(self, router: Router, eid: EidPrefix, record: MappingRecord, now: float) -> None:
         """``eid`` is at another router now: ``record`` says where (RFC 9301, 5.7)."""
@@ -78,7 +86,7 @@ class Publisher:
         )
         subject = Subject("lost", router.id.xtr, (eid,))
         self._send(message, router.site, router.id.xtr, (router.host, router.port), subject,
-                   _Lost(eid, router.id), now)  # fmt: skip
+                   _Lost(eid, router.id), now, local=router.local)  # fmt: skip
 
     def publish(self, eid: EidPrefix, now: float) -> None:
         """The mapping of ``eid`` is new, another, or gone: tell all whom it concerns (RFC 9437, 6).
@@ -105,38 +113,47 @@ class Publisher:
         eids = tuple(eid for eid in prefixes if isinstance(eid, EidPrefix))
         if request.xtr_id is None or len(eids) != len(prefixes) or len(eids) > MAX_PREFIXES:
             return "subscription"
+        if request.nonce >= OWN_NONCES:
+            return "nonce"
         xtr = request.xtr_id
         site = self._subscriber(request.site_id, xtr)
         if site is None:
             return "unknown-subscriber"
         existing = [one for eid in eids if (one := self.subscriptions.get(eid, xtr)) is not None]
-        if any(one.site is not site or request.nonce <= one.nonce for one in existing):
-            return "subscription-replay"
+        old = any(one.site is not site or request.nonce <= one.nonce for one in existing)
         if target is None:
+            if old:
+                return "subscription-replay"
             self._unsubscribe(request, site, eids, tuple(existing), source, now)
             return ""
-        if not self.subscriptions.room(xtr, len(eids) - len(existing)):
-            return "too-many-subscriptions"
         router = self._registry.routers.get(RouterId(site.name, xtr))
         stranger = router is None or router.host != target[0]
+        if old and any(one.host == target[0] for one in existing):
+            return "subscription-replay"  # others are answered alike, or they could search for the nonce
+        if not self.subscriptions.room(xtr, len(eids) - len(existing)):
+            return "too-many-subscriptions"
         if stranger and not self._room_for_stranger():
             return "too-many-unconfirmed"
+        if not self._unproven.room(target[0], source[0], now):
+            return "too-many-unproven"
         records = self._current(eids)
-        subscriptions = tuple(Subscription(site, xtr, eid, request.nonce, *target) for eid in eids)
-        message = MapNotify(request.nonce, records, xtr, request.site_id)
-        # With the target: a stranger's request must not take the place of the subscriber's own.
-        subject = Subject(f"subscription {target[0]} {target[1]}", xtr, eids)
+        small = sum(len(record.encode()) for record in records) <= MAX_OCTETS
+        subscriptions = tuple(
+            Subscription(site, xtr, eid, request.nonce, *target, local=self._outbox.local) for eid in eids
+        )
+        message = MapNotify(request.nonce, records if small else (), xtr, request.site_id)
+        # With target and asker: a stranger's request must not take the place of the subscriber's own.
+        subject = Subject(f"subscription {target[0]} {target[1]} of {source[0]}", xtr, eids)
         if stranger:
             self._strangers.add(subject)
-        self._send(message, site, xtr, target, subject, _Proposed(subscriptions, records), now,
-                   1 if stranger else TRIES)  # fmt: skip
+        proposed = _Proposed(subscriptions, records, small, old, source[0])
+        self._send(message, site, xtr, target, subject, proposed, now, 1 if stranger else TRIES, self._outbox.local)
         return ""
 
     def acknowledge(self, data: bytes, message: MapNotifyAck, source: tuple[str, int], now: float) -> str:
         """A Map-Notify-Ack. Returns the reason of a refusal."""
-        if not message.records:
-            return "unexpected-ack"
-        notice = self.notices.get(Key(*source, message.nonce, message.records[0].eid))
+        first = message.records[0].eid if message.records else None
+        notice = self.notices.get(Key(*source, message.nonce, first))
         if notice is None:
             return "unexpected-ack"
         key = notice.site.keys.get(message.key_id)
@@ -148,6 +165,8 @@ class Publisher:
         except LispError:
             return "algorithm"
         self.notices.acknowledged(notice)
+        if isinstance(notice.about, _Proposed):
+            return self._confirm(notice.about, now)
         self._done(notice.about, now)
         return ""
 
@@ -155,7 +174,7 @@ class Publisher:
         """Send again what was not acknowledged; give up what has been sent often enough."""
         again, given_up = self.notices.repeat(now)
         for notice in again:
-            self._outbox.datagrams.append(Datagram(notice.data, notice.key.host, notice.key.port))
+            self._outbox.datagrams.append(Datagram(notice.data, notice.key.host, notice.key.port, notice.local))
         for notice in given_up:
             about = notice.about
             if isinstance(about, _Published):
@@ -172,10 +191,14 @@ class Publisher:
         elif isinstance(about, _Ending):
             for subscription in about.subscriptions:
                 self._end(subscription, "asked", now)
-        elif isinstance(about, _Proposed):
-            self._confirm(about, now)
 
-    def _confirm(self, proposed: _Proposed, now: float) -> None:
+    def _confirm(self, proposed: _Proposed, now: float) -> str:
+        """The subscriber has proved itself. Returns the reason of a refusal."""
+        first = proposed.subscriptions[0]
+        site, xtr, target = first.site, first.xtr, (first.host, first.port)
+        self._unproven.proven(first.host, proposed.asker)
+        if proposed.replay:
+            return "subscription-replay"
         for subscription in proposed.subscriptions:
             old = self.subscriptions.get(subscription.prefix, subscription.xtr)
             if old is None and not self.subscriptions.room(subscription.xtr, 1):
@@ -188,11 +211,18 @@ class Publisher:
                 self._outbox.events.append(
                     Subscribed(subscription.prefix, subscription.site.name, subscription.host, now)
                 )
-        # What changed between the Map-Notify and its acknowledgement was published to others only.
-        if self._current(tuple(one.prefix for one in proposed.subscriptions)) != proposed.records:
+        eids = tuple(one.prefix for one in proposed.subscriptions)
+        records = self._current(eids)
+        if not proposed.sent:
+            message = MapNotify(first.nonce, records, xtr, site.site_id)
+            self._send(message, site, xtr, target, Subject("confirmation", xtr, eids), _Published(first), now,
+                       local=first.local)  # fmt: skip
+        elif records != proposed.records:
+            # What changed between the Map-Notify and its acknowledgement was published to others only.
             for subscription in proposed.subscriptions:
                 records = self._current((subscription.prefix,))
                 self._publish(subscription, records, subscription.prefix, now, {})
+        return ""
 
     def _unsubscribe(
         self, request: MapRequest, site: Site, eids: tuple[EidPrefix, ...], existing: tuple[Subscription, ...],
@@ -205,7 +235,9 @@ class Publisher:
             self._outbox.datagrams.append(Datagram(self._signed(message, site, xtr), *source))
             return
         target = existing[0].host, existing[0].port
-        self._send(message, site, xtr, target, Subject("ending", xtr, eids), _Ending(existing), now)
+        if self._unproven.room(target[0], source[0], now):
+            self._send(message, site, xtr, target, Subject("ending", xtr, eids), _Ending(existing), now,
+                       local=existing[0].local)  # fmt: skip
 
     def _room_for_stranger(self) -> bool:
         if len(self._strangers) >= MAX_UNCONFIRMED:
@@ -217,6 +249,9 @@ class Publisher:
         stamps: _Stamps,
     ) -> None:  # fmt: skip
         """``stamps`` are those of the same records."""
+        if subscription.nonce + 1 + subscription.gap >= OWN_NONCES:
+            self._end(subscription, "nonces", now)
+            return
         subscription.nonce += 1 + subscription.gap
         subscription.gap = 0
         self.published += 1
@@ -232,17 +267,18 @@ class Publisher:
         subject = Subject("publication", xtr, (subscription.prefix, eid))
         key = Key(subscription.host, subscription.port, subscription.nonce, records[0].eid)
         data = stamp.message(subscription.nonce, xtr)
-        self._outbox.datagrams.append(Datagram(data, subscription.host, subscription.port))
-        self.notices.add(Notice(key, subject, site, data, _Published(subscription)), now)
+        local = subscription.local
+        self._outbox.datagrams.append(Datagram(data, subscription.host, subscription.port, local))
+        self.notices.add(Notice(key, subject, site, data, _Published(subscription), local=local), now)
 
     def _send(
         self, message: MapNotify, site: Site, xtr: bytes, target: tuple[str, int], subject: Subject,
-        about: object, now: float, tries: int = TRIES,
+        about: object, now: float, tries: int = TRIES, local: str = "",
     ) -> bool:  # fmt: skip
         data = self._signed(message, site, xtr)
-        self._outbox.datagrams.append(Datagram(data, *target))
-        key = Key(*target, message.nonce, message.records[0].eid)
-        return self.notices.add(Notice(key, subject, site, data, about, tries), now)
+        self._outbox.datagrams.append(Datagram(data, *target, local))
+        key = Key(*target, message.nonce, message.records[0].eid if message.records else None)
+        return self.notices.add(Notice(key, subject, site, data, about, tries, local=local), now)
 
     def _signed(self, message: MapNotify, site: Site, xtr: bytes) -> bytes:
         key_id, algorithm_id = self._association(site, xtr)

@@ -5,7 +5,8 @@ The rule for two routers that claim one EID:
 1. The latest claim wins. The router that had the EID (by itself, or by the prefix that covered it) is told by a
    Map-Notify, and until it acknowledges that, its Map-Registers for the EID are refused (``lost``) and it is
    told again: what it sends may be a refresh by one that does not know yet. Its next one is a new claim.
-2. The same locators, registered by another router of the same site, are no claim against anybody.
+2. The same locators, registered by another router of the same site, are no claim against anybody. Nor is what a
+   site's routers without xTR-ID register of each other's: it may be one router, at another address now.
 3. An EID that has changed hands ``changes`` times within ``within_s`` stays for ``within_s`` where it is then
    (``damped``), unless its holder withdraws it.
 """
@@ -44,7 +45,8 @@ class RouterId(NamedTuple):
 
 @dataclass(slots=True)
 class Router:
-    """What is known of a router: the last nonce, the source of its last message, and its key's id."""
+    """What is known of a router: the last nonce, the source of its last message, its key's id, and the address of
+    ours that it registers at."""
 
     id: RouterId
     site: Site
@@ -53,11 +55,16 @@ class Router:
     nonce: int = -1
     key_id: int = 0
     algorithm_id: int = 2
+    local: str = ""
 
     @property
     def xtr_id(self) -> bytes | None:
         """``None`` if it sends none."""
         return self.id.xtr if len(self.id.xtr) == 16 else None
+
+    def is_(self, other: Router) -> bool:
+        """Whether they may be one: of a site's routers without xTR-ID an address that changes tells nothing."""
+        return self is other or (self.site is other.site and self.xtr_id is None and other.xtr_id is None)
 
 
 @dataclass(slots=True)
@@ -154,7 +161,7 @@ class Registry:
         return self._again(held, router, record, proxy, now, now + lifetime)
 
     def _withdraw(self, held: Registration, router: Router) -> Claim:
-        if held.holder is not router:
+        if not held.holder.is_(router):
             return Claim("not-holder")
         self.remove(held)
         return Claim(changed=True)
@@ -167,7 +174,7 @@ class Registry:
         cover = None if match is None else match[1]
         registration = Registration(record, eid, router, expires, proxy)
         self.add(registration)
-        if cover is None or cover.holder is router or _same_way(cover.record, record):
+        if cover is None or cover.holder.is_(router) or _same_way(cover.record, record):
             return Claim(changed=True)
         registration.losers[cover.holder.id] = None
         return Claim("", True, cover.record, cover.holder)
@@ -176,8 +183,11 @@ class Registry:
         self, held: Registration, router: Router, record: MappingRecord, proxy: bool, now: float, expires: float
     ) -> Claim:
         previous, loser = held.record, held.holder
-        if loser is router or (loser.site is router.site and _same_way(previous, record)):
+        if loser.is_(router) or (loser.site is router.site and _same_way(previous, record)):
             changed = previous != record or held.proxy != proxy
+            if loser.is_(router):
+                held.holder = router
+                held.losers.pop(router.id, None)
             held.record, held.proxy, held.expires = record, proxy, expires
             self._expect(expires, held.eid)
             return Claim(changed=changed)

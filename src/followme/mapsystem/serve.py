@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from followme.store import StoreError
 
@@ -18,9 +19,12 @@ from .outbox import Datagram
 from .pool import Helper
 from .server import MapServer
 from .store import MapStore
-from .udp import Received, Wire, open_sockets
+from .udp import Received, Wire, address_of, open_sockets
 
 log = logging.getLogger(__name__)
+
+AFTER_FAULT_S: Final = 1.0
+"""When the timers are tried again that have failed."""
 
 
 class Service:
@@ -36,6 +40,9 @@ class Service:
         self._store: MapStore | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._datagrams: list[Datagram] = []
+        self._events: list[Event] = []
+        self._not_before = float("-inf")
 
     async def start(self) -> None:
         """``StoreError`` if the store cannot be used, ``OSError`` if an address cannot be bound."""
@@ -58,7 +65,7 @@ class Service:
             "not_registered": int(self.server.settings.negative.not_registered),
         }  # fmt: skip
         for _ in range(file.processes - 1):
-            helper = Helper(setup, list(self.server.sites.prefixes), self.server.answers, self._received)
+            helper = Helper(setup, list(self.server.sites.prefixes), self.server.answers, self._passed)
             self.helpers.append(helper)
             self._tasks.append(asyncio.create_task(helper.run()))
         self._schedule()
@@ -82,27 +89,41 @@ class Service:
         if rest:
             self._received(rest, one)
 
-    def _received(self, rest: list[Received], through: socket.socket | None = None) -> None:
+    def _passed(self, rest: list[Received], number: int) -> None:
+        """What came in at a helper's socket, of the listen address of this number."""
+        self._received(rest, self.wire.sockets[number])
+
+    def _received(self, rest: list[Received], through: socket.socket) -> None:
         """All that one read brought is stored by one commit, and only then answered."""
-        now = time.monotonic()
-        datagrams: list[Datagram] = []
-        events: list[Event] = []
+        now, local = time.monotonic(), address_of(through)
         for data, source in rest:
-            outcome = self.server.receive(data, source, now)
-            datagrams += outcome.datagrams
-            events += outcome.events
-        self._finish(datagrams, events, through, now)
+            try:
+                outcome = self.server.receive(data, source, now, local)
+            except Exception as error:  # a fault of ours with one datagram must not take the others' turn
+                self._fault(source[0], now, error)
+                outcome = self.server.outbox.take()
+            self._datagrams += outcome.datagrams
+            self._events += outcome.events
+        self._finish(through, now)
 
     def _tick(self) -> None:
         self._timer = None
         now = time.monotonic()
-        outcome = self.server.timer(now)
-        self._finish(outcome.datagrams, outcome.events, None, now)
+        try:
+            outcome = self.server.timer(now)
+        except Exception as error:
+            self._fault("timer", now, error)
+            self._not_before = now + AFTER_FAULT_S
+            outcome = self.server.outbox.take()
+        self._datagrams += outcome.datagrams
+        self._events += outcome.events
+        self._finish(None, now)
 
-    def _finish(
-        self, datagrams: list[Datagram], events: list[Event], through: socket.socket | None, now: float
-    ) -> None:
+    def _finish(self, through: socket.socket | None, now: float) -> None:
+        """Store, send, feed the helpers, tell, and schedule: each also where the one before has failed."""
         outbox = self.server.outbox
+        datagrams, self._datagrams = self._datagrams, []
+        events, self._events = self._events, []
         try:
             if self._store is not None:
                 self._store.save_claims(self.server, now, time.time())
@@ -112,16 +133,29 @@ class Service:
         except StoreError as error:
             # What was not stored is not acknowledged: the routers register again, and the next save takes it.
             self.server.refusals.refuse("store", "this map server", now, error)
-        if outbox.changes:
-            for helper in self.helpers:
-                helper.feed(outbox.changes)
-            outbox.changes.clear()
+        except Exception as error:
+            self._fault("store", now, error)
+        changes = dict(outbox.changes)
+        outbox.changes.clear()
+        for helper in self.helpers if changes else ():
+            try:
+                helper.feed(changes)
+            except Exception as error:
+                self._fault("helper", now, error)
         for event in events:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception as error:
+                self._fault("event", now, error)
         self._schedule()
+
+    def _fault(self, where: str, now: float, error: Exception) -> None:
+        self.server.refusals.refuse("fault", where, now, f"{type(error).__name__}: {error}")
 
     def _schedule(self) -> None:
         due = self.server.next_timer()
+        if due is not None:
+            due = max(due, self._not_before)
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if due is not None and self._timer.when() <= due:
@@ -153,7 +187,7 @@ async def serve(config: MapServerConfig) -> None:
         await service.close()
         counts = {**service.server.counts, **{f"refused {k}": n for k, n in service.server.refusals.counts.items()}}
         answered = service.wire.answered + sum(helper.answered for helper in service.helpers)
-        log.info("stopped: %d look-ups answered; %s", answered, counts)
+        log.info("stopped: %d look-ups answered, %d datagrams not sent; %s", answered, service.wire.unsent, counts)
 
 
 def _log(event: Event) -> None:

@@ -38,6 +38,8 @@ from .subscriptions import Subscriptions
 
 MAX_ASKED: Final = 16
 """EID records in a Map-Request."""
+SILENT: Final = ("subscription-replay", "too-many-unproven", "too-many-unconfirmed")
+"""Refused subscriptions that are not answered: another Map-Request later may well be accepted."""
 Rloc = IPv4Address | IPv6Address
 
 
@@ -72,8 +74,10 @@ class MapServer:
             self.sites, self.answers, self.registry, self.subscriptions, self.outbox, nonce
         )
 
-    def receive(self, data: bytes, source: tuple[str, int], now: float) -> Outcome:
-        """A datagram from ``source``, an address as text and a port. Raises nothing for any bytes."""
+    def receive(self, data: bytes, source: tuple[str, int], now: float, local: str = "") -> Outcome:
+        """A datagram from ``source``, an address as text and a port, to our address ``local``, from which later
+        datagrams to the sender go. Raises nothing for any bytes."""
+        self.outbox.local = local
         try:
             message = decode(data)
         except LispError as problem:
@@ -95,6 +99,7 @@ class MapServer:
 
     def timer(self, now: float) -> Outcome:
         """To be called at ``next_timer``; later or earlier does no harm."""
+        self.outbox.local = ""
         for held in self.registry.expired(now):
             self._gone(held, "expired", now)
         self.publisher.timer(now)
@@ -127,6 +132,7 @@ class MapServer:
             return "too-many-routers"
         router.nonce, (router.host, router.port) = message.nonce, source
         router.key_id, router.algorithm_id = message.key_id, message.algorithm_id
+        router.local = self.outbox.local
         self.outbox.unsaved.routers.add(router.id)
         accepted = []
         for record in message.records:
@@ -233,7 +239,7 @@ class MapServer:
             return "itr-rloc"
         target = None if rloc is None else (str(rloc), port)
         reason = self.publisher.subscribe(request, source, target, now)
-        if reason and rloc is not None and reason != "subscription-replay":
+        if reason and rloc is not None and reason not in SILENT:
             action = Action.DROP_AUTH_FAILURE if reason == "unknown-subscriber" else Action.DROP_POLICY_DENIED
             refused = tuple(MappingRecord(record.eid, (), 1, action) for record in request.records[:MAX_ASKED])
             self.outbox.datagrams.append(Datagram(MapReply(request.nonce, refused).encode(), str(rloc), port))

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from followme.lisp import EidPrefix, LispError, MappingRecord
 from followme.lisp.record import decode_record
+from followme.lisp.register import OWN_NONCES
 from followme.store import StoreError
 from followme.store.lock import FileLock
 
@@ -22,7 +23,7 @@ from .subscriptions import Subscription
 log = logging.getLogger(__name__)
 
 APPLICATION_ID: Final = 0x464D4D53
-VERSION: Final = 2
+VERSION: Final = 3
 GAP: Final = 1024
 """Nonces left out after a restart: more than one turn uses, and those of the last turn may not be stored."""
 RESERVED: Final = 1 << 16
@@ -31,11 +32,17 @@ _NONCES: Final = "CREATE TABLE nonces (own BLOB)"
 _TABLES: Final = (
     _NONCES,
     "CREATE TABLE routers (site TEXT, xtr BLOB, nonce BLOB, host TEXT, port INTEGER, key_id INTEGER, "
-    "algorithm_id INTEGER, PRIMARY KEY (site, xtr)) WITHOUT ROWID",
+    "algorithm_id INTEGER, local TEXT DEFAULT '', PRIMARY KEY (site, xtr)) WITHOUT ROWID",
     "CREATE TABLE registrations (iid INTEGER, address BLOB, length INTEGER, site TEXT, xtr BLOB, record BLOB, "
-    "proxy INTEGER, expires REAL, losers TEXT, PRIMARY KEY (iid, address, length)) WITHOUT ROWID",
+    "proxy INTEGER, expires REAL, losers TEXT, remaining REAL DEFAULT 0, "
+    "PRIMARY KEY (iid, address, length)) WITHOUT ROWID",
     "CREATE TABLE subscriptions (iid INTEGER, address BLOB, length INTEGER, xtr BLOB, site TEXT, nonce BLOB, "
-    "host TEXT, port INTEGER, PRIMARY KEY (iid, address, length, xtr)) WITHOUT ROWID",
+    "host TEXT, port INTEGER, local TEXT DEFAULT '', PRIMARY KEY (iid, address, length, xtr)) WITHOUT ROWID",
+)
+_NEW_COLUMNS: Final = (
+    "ALTER TABLE routers ADD COLUMN local TEXT DEFAULT ''",
+    "ALTER TABLE registrations ADD COLUMN remaining REAL DEFAULT 0",
+    "ALTER TABLE subscriptions ADD COLUMN local TEXT DEFAULT ''",
 )
 
 
@@ -78,7 +85,7 @@ class MapStore:
                     self._db.execute("DELETE FROM nonces")
                     self._db.execute("INSERT INTO nonces VALUES (?)", (_nonce(reserved),))
                 self._routers(server, unsaved.routers)
-                self._registrations(server, unsaved.registrations, wall - now)
+                self._registrations(server, unsaved.registrations, now, wall)
             self._reserved = reserved
             unsaved.registrations.clear()
             unsaved.routers.clear()
@@ -106,14 +113,14 @@ class MapStore:
                 server.publisher.nonce = max(server.publisher.nonce, int.from_bytes(own, "big"))
             self._load_routers(server)
             self._load_registrations(server, now, wall)
-            for iid, address, length, xtr, site, nonce, host, port in self._db.execute(
+            for iid, address, length, xtr, site, nonce, host, port, local in self._db.execute(
                 "SELECT * FROM subscriptions"
             ):
                 eid = EidPrefix(iid, address, length)
-                if site in server.sites.by_name:
-                    number = int.from_bytes(nonce, "big")
+                number = int.from_bytes(nonce, "big")
+                if site in server.sites.by_name and number < OWN_NONCES:
                     server.subscriptions.put(
-                        Subscription(server.sites.by_name[site], xtr, eid, number, host, port, gap=GAP)
+                        Subscription(server.sites.by_name[site], xtr, eid, number, host, port, gap=GAP, local=local)
                     )
                 else:
                     server.outbox.unsaved.subscriptions.add((eid, xtr))
@@ -130,9 +137,10 @@ class MapStore:
             self._db.execute("COMMIT")
         elif application != APPLICATION_ID:
             raise StoreError(f"store {self._name}: this is the SQLite file of another program")
-        elif version == 1:
+        elif version in (1, 2):
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(_NONCES)
+            for change in (_NONCES, *_NEW_COLUMNS) if version == 1 else _NEW_COLUMNS:
+                self._db.execute(change)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
             self._db.execute("COMMIT")
         elif version != VERSION:
@@ -142,12 +150,13 @@ class MapStore:
 
     def _routers(self, server: MapServer, ids: Iterable[RouterId]) -> None:
         rows = [
-            (id.site, id.xtr, _nonce(router.nonce), router.host, router.port, router.key_id, router.algorithm_id)
+            (id.site, id.xtr, _nonce(router.nonce), router.host, router.port, router.key_id, router.algorithm_id,
+             router.local)
             for id in ids if (router := server.registry.routers.get(id)) is not None
         ]  # fmt: skip
-        self._db.executemany("INSERT OR REPLACE INTO routers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT OR REPLACE INTO routers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def _registrations(self, server: MapServer, eids: Iterable[EidPrefix], offset: float) -> None:
+    def _registrations(self, server: MapServer, eids: Iterable[EidPrefix], now: float, wall: float) -> None:
         rows: list[tuple[Any, ...]] = []
         gone: list[EidPrefix] = []
         for eid in eids:
@@ -156,9 +165,10 @@ class MapStore:
                 gone.append(eid)
                 continue
             losers = json.dumps([[id.site, id.xtr.hex()] for id in held.losers])
-            rows.append((*eid, *held.holder.id, held.record.encode(), held.proxy, held.expires + offset, losers))
+            rows.append((*eid, *held.holder.id, held.record.encode(), held.proxy, held.expires - now + wall,
+                         losers, held.expires - now))  # fmt: skip
         self._db.executemany("DELETE FROM registrations WHERE iid = ? AND address = ? AND length = ?", gone)
-        self._db.executemany("INSERT OR REPLACE INTO registrations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT OR REPLACE INTO registrations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _subscriptions(self, server: MapServer, keys: Iterable[tuple[EidPrefix, bytes]]) -> None:
         rows: list[tuple[Any, ...]] = []
@@ -168,22 +178,22 @@ class MapStore:
             if one is None:
                 gone.append((*eid, xtr))
             else:
-                rows.append((*eid, xtr, one.site.name, _nonce(one.nonce), one.host, one.port))
+                rows.append((*eid, xtr, one.site.name, _nonce(one.nonce), one.host, one.port, one.local))
         self._db.executemany(
             "DELETE FROM subscriptions WHERE iid = ? AND address = ? AND length = ? AND xtr = ?", gone
         )
-        self._db.executemany("INSERT OR REPLACE INTO subscriptions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT OR REPLACE INTO subscriptions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _load_routers(self, server: MapServer) -> None:
-        for site, xtr, nonce, host, port, key_id, algorithm_id in self._db.execute("SELECT * FROM routers"):
+        for site, xtr, nonce, host, port, key_id, algorithm_id, local in self._db.execute("SELECT * FROM routers"):
             known = server.sites.by_name.get(site)
             router = None if known is None else server.registry.router(RouterId(site, xtr), known, host, port)
             if router is not None:
                 router.nonce = int.from_bytes(nonce, "big")
-                router.key_id, router.algorithm_id = key_id, algorithm_id
+                router.key_id, router.algorithm_id, router.local = key_id, algorithm_id, local
 
     def _load_registrations(self, server: MapServer, now: float, wall: float) -> None:
-        for iid, address, length, site, xtr, data, proxy, expires, losers in self._db.execute(
+        for iid, address, length, site, xtr, data, proxy, expires, losers, remaining in self._db.execute(
             "SELECT * FROM registrations"
         ):
             eid = EidPrefix(iid, address, length)
@@ -193,7 +203,8 @@ class MapStore:
                 log.warning("a stored registration of %s by site %s is not allowed any more", eid, site)
                 server.outbox.unsaved.registrations.add(eid)
                 continue
-            until = now + max(expires - wall, server.registry.lifetime_s)
+            # No longer than there was left when it was stored, though the clock was set back.
+            until = now + max(min(expires - wall, remaining), server.registry.lifetime_s)
             marks = {RouterId(name, bytes.fromhex(text)): None for name, text in json.loads(losers)}
             server.restore(Registration(record, eid, router, until, bool(proxy), marks))
 
@@ -207,7 +218,7 @@ class MapStore:
 
 def _nonce(nonce: int) -> bytes:
     """64 bits without a sign are more than an INTEGER of SQLite holds."""
-    return max(nonce, 0).to_bytes(8, "big")
+    return min(max(nonce, 0), (1 << 64) - 1).to_bytes(8, "big")
 
 
 def _record(data: bytes) -> MappingRecord | None:

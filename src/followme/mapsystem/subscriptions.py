@@ -22,6 +22,7 @@ class Subscription:
     """``nonce`` is that of the last Map-Notify sent, or of the Map-Request that made it.
 
     ``gap`` is left before the next one: the last that were sent before a crash may not have been stored.
+    ``local`` is the address of ours that the subscriber speaks to.
     """
 
     site: Site
@@ -32,6 +33,7 @@ class Subscription:
     port: int
     failures: int = 0
     gap: int = 0
+    local: str = ""
 
 
 class Subscriptions:

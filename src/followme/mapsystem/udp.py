@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from followme.system.seldom import Seldom
+
 from .answers import Answers
 from .outbox import Datagram
+
+log = logging.getLogger(__name__)
 
 MAX_DATAGRAM: Final = 65535
 DRAIN: Final = 256
@@ -49,6 +55,11 @@ def open_sockets(
     return opened
 
 
+def address_of(one: socket.socket) -> str:
+    """The address that it is bound to."""
+    return str(ip_address(one.getsockname()[0]))
+
+
 @dataclass(slots=True)
 class Wire:
     """All sockets, with what goes wrong counted."""
@@ -57,6 +68,7 @@ class Wire:
     answered: int = 0
     unsent: int = 0
     _hosts: dict[bytes, str] = field(default_factory=dict)
+    _seldom: Seldom = field(default_factory=lambda: Seldom(log))
 
     def drain(self, one: socket.socket, answers: Answers) -> list[Received]:
         """Read what is there, within a bound; answer look-ups at once, and return the rest."""
@@ -87,24 +99,41 @@ class Wire:
                     self.answered += 1
                 else:
                     self.send((Datagram(answer, host, port),))
-            except OSError:
-                self.unsent += 1
+            except OSError as error:
+                self._failed(host, port, error)
         return rest
 
     def send(self, datagrams: Iterable[Datagram], through: socket.socket | None = None) -> None:
-        """By ``through`` if it is of the family (it is where the question came in), else by the first that is."""
-        for data, host, port in datagrams:
+        """From the datagram's own ``local`` address; without one by ``through``, where the question came in, if it
+        is of the family, else by the socket whose address the routes to the host name."""
+        for data, host, port, local in datagrams:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            one = through
-            if one is None or one.family != family:
-                one = next((other for other in self.sockets if other.family == family), None)
+            of_family = [one for one in self.sockets if one.family == family]
+            own = through if through is not None and through.family == family else None
+            if local:
+                own = next((one for one in of_family if address_of(one) == local), own)
             try:
-                if one is None:
-                    self.unsent += 1
-                else:
-                    one.sendto(data, (host, port))
-            except OSError:
-                self.unsent += 1
+                (own or self._towards(host, port, of_family)).sendto(data, (host, port))
+            except OSError as error:
+                self._failed(host, port, error)
+
+    def _towards(self, host: str, port: int, of_family: list[socket.socket]) -> socket.socket:
+        if not of_family:
+            raise OSError("no address of its family is listened on")
+        if len(of_family) > 1:
+            with socket.socket(of_family[0].family, socket.SOCK_DGRAM) as probe:
+                probe.connect((host, port))
+                source = address_of(probe)
+            loopback = ip_address(host).is_loopback
+            of_family = sorted(of_family, key=lambda one: (
+                address_of(one) != source, ip_address(address_of(one)).is_loopback != loopback,
+            ))  # fmt: skip
+        return of_family[0]
+
+    def _failed(self, host: str, port: int, error: OSError) -> None:
+        self.unsent += 1
+        if self._seldom.due(host, time.monotonic()):
+            log.warning("a datagram to %s port %d was not sent: %s", host, port, error.strerror or error)
 
     def _host(self, rloc: bytes) -> str:
         """The address as text, "" if it is not one host's."""

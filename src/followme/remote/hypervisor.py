@@ -20,7 +20,6 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ from followme.migration.bounce import Bounce
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.monitor import Event
 from followme.migration.qemu import Qemu
-from followme.migration.recovery import CopyStatus, copy_status
+from followme.migration.recovery import CopyStatus
 from followme.remote.commands import check_command
+from followme.remote.guest import Guest, asked
 from followme.remote.server import Caller, Handler
 from followme.remote.specs import Rules, machine_name, spec_document, spec_from
 
@@ -37,22 +37,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 30.0
 _MAX_TIMEOUT_S = 30.0
-_ENDING_S = 1.0
 _MAX_ID = 64
-
-
-@dataclass(slots=True)
-class Guest:
-    """A copy that a peer carries here, in the migration of that id; ``qemu`` is None once it has been removed.
-    With ``trouble`` nobody knows what its process does."""
-
-    spec: MachineSpec
-    peer: str
-    migration: str
-    qemu: Qemu | None = None
-    users: int = 0
-    expiry: asyncio.TimerHandle | None = None
-    trouble: str = ""
 
 
 class Hypervisor:
@@ -81,9 +66,13 @@ class Hypervisor:
     # --- our own ------------------------------------------------------------------------------------------
 
     def own(self, qemu: Qemu) -> None:
-        """From now on it is one of the site's machines."""
+        """From now on it is one of the site's machines, whatever the disk says."""
         self.machines[qemu.spec.name] = qemu
-        self._write(qemu.spec, "", "")
+        try:
+            self._write(qemu.spec, "", "")
+        except OSError as error:
+            log.error("%s runs here, and that cannot be written: %s; after a restart it is not taken over "
+                      "unless the config names it", qemu.spec.name, error)  # fmt: skip
 
     def disown(self, machine: str) -> None:
         """It is not any more; its QEMU is the caller's."""
@@ -130,9 +119,12 @@ class Hypervisor:
         guest = await self._admit(spec, caller.peer, migration)
         async with self._used(guest):
             if guest.qemu is None:
-                self._write(spec, caller.peer, migration)
                 try:
+                    self._write(spec, caller.peer, migration)
                     guest.qemu = await Qemu.start(self.host, spec, incoming=True, survive=self.survive)
+                except OSError as error:
+                    self._forget(guest)
+                    raise MigrationError(f"{self.host.name} cannot take {spec.name}: {error}") from None
                 except BaseException:
                     self._forget(guest)
                     raise
@@ -224,8 +216,10 @@ class Hypervisor:
                 await guest.qemu.stop_process()
 
     async def kill(self, params: Mapping[str, Any], caller: Caller) -> None:
-        """``{machine}``: end and forget the guest. Harmless where there is none; never one of our own."""
-        if self._mine(params, caller) is not None:
+        """``{machine, migration}``: end and forget the guest. Harmless where there is none of that migration; never
+        one of our own."""
+        mine = self._mine(params, caller)
+        if mine is not None and params.get("migration", mine.migration) == mine.migration:
             async with self._guest(params, caller) as guest:
                 await self._end(guest)
 
@@ -247,7 +241,7 @@ class Hypervisor:
         if self._has_arrived(params):
             return {"status": CopyStatus.RUNNING}
         if (qemu := self.machines.get(name)) is not None:
-            return {"status": await _asked(qemu)}
+            return {"status": await asked(qemu)}
         if self._mine(params, caller) is None:
             nameless = MachineSpec(name, bytes(6), 0, Path(), Path(), "")
             if name in self.guests or Qemu.find(self.host, nameless) is not None:
@@ -329,7 +323,7 @@ class Hypervisor:
 
     async def _status(self, guest: Guest) -> CopyStatus:
         await self._take_over(guest)
-        return CopyStatus.GONE if guest.qemu is None else await _asked(guest.qemu)
+        return CopyStatus.GONE if guest.qemu is None else await asked(guest.qemu)
 
     def _qemu(self, guest: Guest) -> Qemu:
         if guest.qemu is None:
@@ -379,20 +373,6 @@ class Hypervisor:
             except (OSError, ValueError, KeyError, TypeError, MigrationError) as error:
                 log.error("%s: this machine cannot be taken over: %s", file, error)
         return found
-
-
-async def _asked(qemu: Qemu) -> CopyStatus:
-    try:
-        return CopyStatus.GONE if qemu.ended.is_set() else copy_status(await qemu.status())
-    except MigrationError:
-        # One whose stream was cut is just ending: then it is gone in a moment.
-        try:
-            await asyncio.wait_for(qemu.ended.wait(), _ENDING_S)
-        except TimeoutError:
-            pass
-        else:
-            return CopyStatus.GONE
-        raise
 
 
 def _plain(event: Event) -> dict[str, Any]:

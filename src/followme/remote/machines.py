@@ -20,13 +20,15 @@ from followme.migration.recovery import Lost, Verdict, forget, settle
 from followme.migration.target import Unreachable
 from followme.remote.channel import ChannelError
 from followme.remote.client import Client
-from followme.remote.hypervisor import Guest, Hypervisor
+from followme.remote.guest import Guest
+from followme.remote.hypervisor import Hypervisor
 from followme.remote.orders import orders
 from followme.remote.qemu import RemoteCopy, RemoteQemu, ask
 from followme.remote.server import Handler
 from followme.remote.specs import spec_document, spec_from
 from followme.remote.told import Told
 from followme.store import Store, StoreError
+from followme.system.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class SiteMachines:
         self._movers: dict[str, MachineMover] = {}
         self._clearing: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self._closing, self._said = False, Seldom(log, lines=256, every_s=60.0)
         hypervisor.on_kept, hypervisor.on_forgotten, hypervisor.arrived = self._kept, network.gone, self._arrived
 
     @property
@@ -231,7 +233,8 @@ class SiteMachines:
                 try:
                     await mover.finish()
                 except Exception as error:
-                    log.warning("migration %s cannot be finished yet: %s", mover.migration.id, error)
+                    if self._said.due(mover.migration.id, time.monotonic()):
+                        log.warning("migration %s cannot be finished yet: %s", mover.migration.id, error)
                 else:
                     await self._leave(mover.source, copy, mover.migration)
                     self._idle(mover.migration.machine)
@@ -244,7 +247,7 @@ class SiteMachines:
             try:
                 client = await self._client(migration.target)
                 try:
-                    await ask(client, "kill", {"machine": migration.machine}, _KILL_S)
+                    await ask(client, "kill", {"machine": migration.machine, "migration": migration.id}, _KILL_S)
                     return
                 finally:
                     await client.close()
@@ -273,10 +276,9 @@ class SiteMachines:
             self._background(self._settle_again(migration, spec), "settle")
 
     async def _settle_again(self, migration: Migration, spec: MachineSpec) -> None:
-        while True:
+        await asyncio.sleep(AGAIN_S)
+        while not await self._settle(migration, spec):
             await asyncio.sleep(AGAIN_S)
-            if await self._settle(migration, spec):
-                return
 
     async def _settle(self, migration: Migration, spec: MachineSpec) -> bool:
         """One attempt to have one copy run, at the right place; where it fails no copy has been made a second
@@ -311,7 +313,7 @@ class SiteMachines:
             forget(host, spec)
             self.hypervisor.disown(machine)
         else:
-            await ask(client, "kill", {"machine": machine}, _KILL_S)
+            await ask(client, "kill", {"machine": machine, "migration": migration.id}, _KILL_S)
         state = MigrationState.RELEASED if at_target else MigrationState.FAILED
         self._record(replace(migration, state=state,
                              detail={**migration.detail, "recovered": str(done.verdict)}))
@@ -377,7 +379,8 @@ class SiteMachines:
 
     def _problem(self, machine: str, text: str) -> None:
         self.problems[machine] = text
-        log.error("%s: %s", machine, text)
+        if self._said.due((machine, text), time.monotonic()):
+            log.error("%s: %s", machine, text)
 
     def _idle(self, machine: str) -> None:
         self.carried_to.pop(machine, None)

@@ -157,7 +157,7 @@ class RemoteQemu:
 
     async def kill(self) -> None:
         """See ``Target``; the host forgets the machine's traffic too."""
-        await self._do("kill")
+        await self._do("kill", migration=self.migration)
         self.removed = True
         await self.close()
 

@@ -12,20 +12,20 @@ MAX_LINES: Final = 20
 
 
 class Seldom:
-    """Says of each thing once in ``LOG_EVERY_S`` that it may be logged, and of ``lines`` things at the most in that
+    """Says of each thing once in ``every_s`` that it may be logged, and of ``lines`` things at the most in that
     time, whoever causes them: a flood from ever new addresses fills neither the disk nor the memory."""
 
-    def __init__(self, log: logging.Logger, lines: int = MAX_LINES) -> None:
-        self._log, self._max = log, lines
+    def __init__(self, log: logging.Logger, lines: int = MAX_LINES, every_s: float = LOG_EVERY_S) -> None:
+        self._log, self._max, self._every_s = log, lines, every_s
         self._said: OrderedDict[Hashable, float] = OrderedDict()
         self._window, self._lines = float("-inf"), 0
 
     def due(self, what: Hashable, now: float) -> bool:
         """Whether to log ``what`` at ``now`` (seconds of one clock that does not go back)."""
         last = self._said.get(what)
-        if last is not None and now - last < LOG_EVERY_S:
+        if last is not None and now - last < self._every_s:
             return False
-        if now - self._window >= LOG_EVERY_S:
+        if now - self._window >= self._every_s:
             if self._lines > self._max:
                 self._log.warning("%d more such lines were not logged", self._lines - self._max)
             self._window, self._lines = now, 0

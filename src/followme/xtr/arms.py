@@ -7,11 +7,16 @@ that they are for us, so that they are routed; a table of its own sends them to 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 
 from followme.system.netns import tc
 from followme.system.process import ProcessError, run
 from followme.xtr.errors import DataPlaneError
+
+_PREFERENCES = 0xFFFF
+_MATCH = re.compile(r"match ([0-9a-f]{8})/[0-9a-f]{8} at (-1[26])")
 
 
 class Arms:
@@ -20,6 +25,8 @@ class Arms:
     def __init__(self, namespace: str | None, lan: str, port: str | None) -> None:
         self._namespace, self._lan = namespace, lan
         self._port = None if port == lan else port
+        self._place = f"dev {self._port} ingress"
+        self._changing = asyncio.Lock()
         self._table = "lisp_arms_" + re.sub(r"[^A-Za-z0-9_]", "_", lan)
 
     async def add(self, mac: bytes) -> None:
@@ -40,24 +47,33 @@ class Arms:
         except ProcessError as error:
             if "Exclusivity" not in str(error) and "exists" not in str(error):
                 raise DataPlaneError(f"cannot watch port {self._port}: {error}") from None
-        await self._unfilter(mac)
-        high, low = mac[:2].hex(), mac[2:].hex()
-        try:
-            await tc(self._namespace, [
-                f"filter add dev {self._port} ingress protocol all pref {_preference(mac)} u32 "
-                f"match u16 0x{high} 0xffff at -14 match u32 0x{low} 0xffffffff at -12 "
+        async with self._changing:
+            high, low = _words(mac)
+            held = await self._preferences()
+            commands = [f"filter del {self._place} pref {pref}" for pref, key in held.items() if key == (high, low)]
+            pref = next((number for number in range(1, _PREFERENCES) if number not in held), _PREFERENCES)
+            commands.append(
+                f"filter add {self._place} protocol all pref {pref} u32 "
+                f"match u16 0x{high:04x} 0xffff at -14 match u32 0x{low:08x} 0xffffffff at -12 "
                 f"action mirred ingress redirect dev {self._lan}"
-            ])  # fmt: skip
-        except ProcessError as error:
-            raise DataPlaneError(
-                f"cannot lift frames for {mac.hex(':')} from port {self._port} into {self._lan}: {error}; "
-                "it needs cls_u32 and act_mirred"
-            ) from None
+            )
+            try:
+                await tc(self._namespace, commands)
+            except ProcessError as error:
+                raise DataPlaneError(
+                    f"cannot lift frames for {mac.hex(':')} from port {self._port} into {self._lan}: {error}; "
+                    "it needs cls_u32 and act_mirred"
+                ) from None
 
     async def remove(self, mac: bytes) -> None:
         """Harmless where there is nothing."""
         if self._port is not None:
-            await self._unfilter(mac)
+            async with self._changing:
+                held = await self._preferences()
+                with contextlib.suppress(ProcessError):  # the device has gone meanwhile
+                    await tc(self._namespace, [
+                        f"filter del {self._place} pref {pref}" for pref, key in held.items() if key == _words(mac)
+                    ])  # fmt: skip
         table = self._table
         await self._nft(
             f"add table netdev {table}\nadd set netdev {table} armed {{ type ether_addr; }}\n"
@@ -69,11 +85,26 @@ class Arms:
         """Remove all there is."""
         await self._nft(f"add table netdev {self._table}\ndelete table netdev {self._table}\n")
 
-    async def _unfilter(self, mac: bytes) -> None:
+    async def _preferences(self) -> dict[int, tuple[int, int] | None]:
+        """The preferences in use at the port, by us and others; each with the MAC (as ``_words``) of our filter.
+
+        A preference is removed whole, so each machine has one of its own. The kernel knows which: an arm may be of
+        an earlier run.
+        """
         try:
-            await tc(self._namespace, [f"filter del dev {self._port} ingress pref {_preference(mac)}"])
+            text = await run(["tc", "filter", "show", "dev", str(self._port), "ingress"], namespace=self._namespace)
         except ProcessError:
-            return  # there is none
+            return {}  # no port, or none of its filters
+        found: dict[int, tuple[int, int] | None] = {}
+        for block in re.split(r"^filter ", text, flags=re.MULTILINE)[1:]:
+            pref = re.search(r"\bpref (\d+)", block)
+            if pref is None:
+                continue
+            found.setdefault(int(pref[1]), None)
+            keys = {at: int(value, 16) for value, at in _MATCH.findall(block)}
+            if len(keys) == 2 and f"to device {self._lan})" in block:
+                found[int(pref[1])] = keys["-16"], keys["-12"]
+        return found
 
     async def _nft(self, text: str) -> None:
         try:
@@ -82,6 +113,5 @@ class Arms:
             raise DataPlaneError(f"nftables refused table {self._table}: {error}") from None
 
 
-def _preference(mac: bytes) -> int:
-    """A filter's preference is removed whole, so each machine has one of its own (as migration/bounce.py)."""
-    return 1 + int.from_bytes(mac[4:]) % 0xFFFF
+def _words(mac: bytes) -> tuple[int, int]:
+    return int.from_bytes(mac[:2]), int.from_bytes(mac[2:])

@@ -24,6 +24,17 @@ class SourceBuckets:
         return bucket.take(now)
 
 
+class Gate:
+    """A bucket for all sources together, behind one for each."""
+
+    def __init__(self, rate: float, burst: float, source_rate: float, source_burst: float) -> None:
+        self._total = Bucket(rate, burst)
+        self._sources = SourceBuckets(source_rate, source_burst)
+
+    def take(self, source: object, now: float) -> bool:
+        return self._sources.take(source, now) and self._total.take(now)
+
+
 class Bucket:
     """A token bucket: ``rate`` a second, ``burst`` at once."""
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from followme.config.document import ConfigError, Section, read, refuse, twice, validate
 from followme.config.fields import FilePath, IpField, MacField, Name, Number, PortNumber
 from followme.config.keys import read_key
-from followme.lisp import HMAC_SHA_256_128, UNUSABLE, EidPrefix, Locator
+from followme.lisp import CONTROL_PORT, HMAC_SHA_256_128, UNUSABLE, EidPrefix, Locator
 
 from .lanfilter import MAX_RANGES
 from .site import MapServer, Site
@@ -21,6 +21,7 @@ from .site import MapServer, Site
 PAGE = "docs/agent.md"
 MIN_KEY_BYTES = 8
 """Of a secret shared with a map server: those of other makers are often short."""
+_BROADCAST = IPv4Address("255.255.255.255")
 
 
 def _network(value: object) -> object:
@@ -178,7 +179,13 @@ def _contradictions(config: RouterConfig) -> Iterator[str]:
     for key, address in under:
         if any(address in prefix for prefix in config.space):
             yield f"{key}: {address} lies in the EID space; packets to it would need a mapping themselves"
+    for key, address in under:
+        if address.is_unspecified or address.is_multicast or address == _BROADCAST:
+            yield f"{key}: {address} is not an address of one host"
     addresses = [section.address for section in config.rlocs]
+    for index, address in enumerate(addresses):
+        if address.is_loopback:
+            yield f"rlocs[{index}].address: {address}: no other router reaches us by it"
     yield from twice(("RLOC", address, f"rlocs[{index}].address") for index, address in enumerate(addresses))
     if all(section.priority == UNUSABLE for section in config.rlocs):
         yield "rlocs: all have priority 255, which means that nobody may use them"
@@ -188,6 +195,11 @@ def _contradictions(config: RouterConfig) -> Iterator[str]:
             yield f"map_servers[{index}]: give either key or key_file"
         if section.address.version not in families:
             yield f"map_servers[{index}].address: {section.address}: none of our RLOCs is of its IP version"
+        if section.address in addresses and section.port == CONTROL_PORT:
+            yield f"map_servers[{index}].address: {section.address} port {CONTROL_PORT} is this router itself"
+    # A Map-Notify is told by its sender's address.
+    servers = [section.address for section in config.map_servers]
+    yield from twice(("map server", address, f"map_servers[{i}].address") for i, address in enumerate(servers))
     if len({config.lan, config.up, config.tunnel, config.punt}) < 4:
         yield "lan, up, tunnel and punt: four different devices"
 

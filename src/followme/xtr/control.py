@@ -24,6 +24,7 @@ from followme.lisp import (
     decode,
     verify,
 )
+from followme.lisp.register import OWN_NONCES
 from followme.system.seldom import Refusals
 
 from .etr import Etr
@@ -38,7 +39,6 @@ YOUNG_S = 0.8
 """A claim of ours this young is not given up at once: the Map-Notify may be of the time before. It is not
 acknowledged either, so if it is true it comes again (the map server repeats it after a second)."""
 ADOPTED_S = 900.0
-ADOPTED_PER_S = 50
 SWITCHED_MINUTES = 5
 
 
@@ -58,8 +58,6 @@ class Control:
         self.itr = Itr(site, self._out, self.refusals, nonces, self.local)
         self.etr = Etr(site, self._out, self.refusals, nonces, self.itr.cache, self.local, register_nonce)
         self._servers = {server.address: server for server in site.servers}
-        self._adopted: list[EidPrefix] = []
-        self._adopt_at: float | None = None
         for prefix in site.prefixes:
             self.etr.registrar.eids.put(prefix, now)
 
@@ -99,7 +97,7 @@ class Control:
             self.itr.reply(message, source, now)
         elif isinstance(message, MapRequest):
             if message.smr:
-                self.itr.solicited(message, source, now)
+                self.itr.hearsay.solicited(message, source, now)
             else:
                 self.etr.request(message, source, port, now, forwarded=False)
         elif isinstance(message, EncapsulatedControlMessage):
@@ -179,8 +177,6 @@ class Control:
     def adopt(self, eid: EidPrefix, way: Way, now: float) -> None:
         """A route that an earlier run left in the kernel: it stays, and the map system is asked about it."""
         self.itr.adopt(eid, way, now, ADOPTED_S)
-        self._adopted.append(eid)
-        self._adopt_at = now if self._adopt_at is None else self._adopt_at
 
     def saw(self, eid: EidPrefix, now: float) -> None:
         """A packet to a watched EID was seen on the LAN: its mapping is in use, so it is asked for again."""
@@ -192,11 +188,6 @@ class Control:
 
     def timer(self, now: float) -> None:
         """Whatever is due."""
-        if self._adopt_at is not None and self._adopt_at <= now:
-            turn, self._adopted = self._adopted[:ADOPTED_PER_S], self._adopted[ADOPTED_PER_S:]
-            for eid in turn:
-                self.itr.ask(eid, now)
-            self._adopt_at = now + 1.0 if self._adopted else None
         ask, left = self.residents.sweep(now)
         self._out += [CheckNode(eid) for eid in ask]
         for eid in left:
@@ -206,8 +197,7 @@ class Control:
 
     def next_timer(self) -> float | None:
         below = (self.residents.next_sweep(), self.itr.next_timer(), self.etr.next_timer())
-        times = (self._adopt_at, *below)
-        return min((time for time in times if time is not None), default=None)
+        return min((time for time in below if time is not None), default=None)
 
     # -- Map-Notify ------------------------------------------------------------------------------------
 
@@ -230,11 +220,21 @@ class Control:
             self.etr.acknowledge(message, server)
 
     def _believed(self, message: MapNotify, source: IPAddress, now: float) -> bool:
-        """Whether an authenticated Map-Notify that confirms nothing and is of no subscription is the case now."""
+        """Whether an authenticated Map-Notify that confirms nothing and is of no subscription is the case now, and
+        the map server's own word.
+
+        Anybody can have it sign what is so for a Map-Request in our name, and the acknowledgement of that would be
+        a subscription by a nonce that is not ours. So where there is no news in it, and its nonce is not of those
+        that our map server keeps for its own word, the map system is asked instead.
+        """
         # Only now: the nonces of a subscription are not those of the map server's own word.
+        own_word = message.nonce >= OWN_NONCES or self.etr.repeats(message) or self.itr.hearsay.over(message)
         for record in self.etr.elsewhere(message):
+            if not own_word and self.itr.hearsay.knows(record):
+                continue
             if not self._elsewhere(record, message.nonce, now):
                 return False
+            own_word = True
         if self.itr.replayed(message) or not any(self._concerns_us(record) for record in message.records):
             self.refusals.refuse("Map-Notify that nobody asked for", source, now)
             return False
@@ -242,7 +242,12 @@ class Control:
             # With an acknowledgement our next Map-Register would take the EID from who has it.
             self.refusals.refuse("Map-Notify against what is ours", source, now)
             return False
-        return not self.itr.doubts(message, now)
+        if self.itr.hearsay.doubts(message, now):
+            return False
+        if not own_word:
+            self.refusals.refuse("Map-Notify that nobody asked for", source, now)
+            self.itr.hearsay.ask_about(message, now)
+        return own_word
 
     def _concerns_us(self, record: MappingRecord) -> bool:
         """What the map server says under our key is acknowledged also of an EID that we have given up by ourselves:

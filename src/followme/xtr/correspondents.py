@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 
 from followme.lisp import EidPrefix
 
@@ -19,17 +20,29 @@ class Correspondents:
 
     def __init__(self) -> None:
         self._heard: OrderedDict[EidPrefix, OrderedDict[IPAddress, float]] = OrderedDict()
+        self._times: Counter[IPAddress] = Counter()
 
     def heard(self, eid: EidPrefix, rloc: IPAddress, now: float) -> None:
         """``rloc`` sends to ``eid`` (it asked for it), or ``eid`` sends there."""
         rlocs = self._heard.setdefault(eid, OrderedDict())
         self._heard.move_to_end(eid)
+        self._times[rloc] += rloc not in rlocs
         rlocs[rloc] = now
         rlocs.move_to_end(rloc)
         while len(rlocs) > MAX_RLOCS:
-            rlocs.popitem(last=False)
+            self._forget([rlocs.popitem(last=False)[0]])
         while len(self._heard) > MAX_EIDS:
-            self._heard.popitem(last=False)
+            self._forget(self._heard.popitem(last=False)[1])
+
+    def knows(self, rloc: IPAddress) -> bool:
+        """Whether it is a correspondent of any EID."""
+        return rloc in self._times
+
+    def _forget(self, rlocs: Iterable[IPAddress]) -> None:
+        for rloc in rlocs:
+            self._times[rloc] -= 1
+            if not self._times[rloc]:
+                del self._times[rloc]
 
     def of(self, eid: EidPrefix, now: float) -> tuple[IPAddress, ...]:
         """The correspondents of ``eid``: who asked for it or for a prefix that covers it, the latest first."""

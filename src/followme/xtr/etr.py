@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum, auto
 from itertools import islice
 
 from followme.lisp import (
@@ -19,7 +20,7 @@ from followme.lisp import (
 )
 from followme.system.seldom import Refusals
 
-from .buckets import Bucket, SourceBuckets
+from .buckets import Bucket, Gate
 from .correspondents import Correspondents
 from .mapcache import MapCache
 from .outputs import Datagram, Encap, IPAddress, Output, Registered
@@ -29,6 +30,8 @@ from .site import MapServer, Site
 
 ANSWERS_PER_S, ANSWERS_BURST = 2000.0, 2000.0
 """For what our map servers send on, and as many again for all who ask us without them."""
+FEW_PER_S, FEW_BURST = 500.0, 500.0
+"""For RLOC-probes, and for whom we know: a flood of a stranger, who forges his addresses, is in another bucket."""
 SOURCE_PER_S, SOURCE_BURST = 100.0, 200.0
 """For each of these."""
 MAX_RECORDS = 16
@@ -36,6 +39,15 @@ SMR_EVERY_S = 0.5
 MAX_SMRS = 256
 """Correspondents that are solicited for one EID at one time."""
 MAX_REMEMBERED = 4096
+
+
+class Standing(Enum):
+    """Who asks, as far as we know: an RLOC that we send to, as the map system says; one that has asked for an EID
+    of ours; another."""
+
+    PEER = auto()
+    CORRESPONDENT = auto()
+    STRANGER = auto()
 
 
 class Etr:
@@ -56,11 +68,17 @@ class Etr:
         self.registrar = Registrar(site, out, register_nonce)
         self.correspondents = Correspondents()
         self._forwarded = Bucket(ANSWERS_PER_S, ANSWERS_BURST)
-        self._direct = Bucket(ANSWERS_PER_S, ANSWERS_BURST)
-        self._sources = SourceBuckets(SOURCE_PER_S, SOURCE_BURST)
+        self._gates = {
+            (standing, probe): Gate(FEW_PER_S, FEW_BURST, SOURCE_PER_S, SOURCE_BURST)
+            for standing in Standing for probe in (False, True)
+        }  # fmt: skip
+        self._gates[Standing.STRANGER, False] = Gate(ANSWERS_PER_S, ANSWERS_BURST, SOURCE_PER_S, SOURCE_BURST)
         self._smrs_due: OrderedDict[tuple[EidPrefix, IPAddress], float] = OrderedDict()
         self._smrs: OrderedDict[tuple[EidPrefix, IPAddress], float] = OrderedDict()
         self._notified: OrderedDict[EidPrefix, int] = OrderedDict()
+        self.departed: tuple[tuple[EidPrefix, int], ...] = ()
+        """EIDs that a map server has said to be elsewhere, each with the nonce that it was last believed with: a
+        stranger may have recorded what was said, so a restart must not forget it."""
 
     def request(self, message: MapRequest, source: IPAddress, port: int, now: float, *, forwarded: bool) -> None:
         """Answer a Map-Request: from our map server (``forwarded`` in an ECM), from an ITR, or a probe.
@@ -71,7 +89,7 @@ class Etr:
         if forwarded:
             room = self._forwarded.take(now)
         else:
-            room = self._sources.take(source, now) and self._direct.take(now)
+            room = self._gates[self._standing(source), message.probe].take(source, now)
         if not room:
             self._refusals.refuse("rate of Map-Requests", source, now)
             return
@@ -104,6 +122,11 @@ class Etr:
             return
         self._out.append(Datagram(MapReply(message.nonce, tuple(records)).encode(), target, port))
 
+    def _standing(self, source: IPAddress) -> Standing:
+        if self._cache.uses(source):
+            return Standing.PEER
+        return Standing.CORRESPONDENT if self.correspondents.knows(source) else Standing.STRANGER
+
     def notified(self, message: MapNotify, server: MapServer, now: float) -> bool:
         """Whether an authenticated Map-Notify confirms a registration of ours; if so it is done."""
         named = {record.eid for record in message.records if isinstance(record.eid, EidPrefix)}
@@ -130,6 +153,13 @@ class Etr:
                 news.append(record)
         return news
 
+    def repeats(self, message: MapNotify) -> bool:
+        """Whether it is an ``elsewhere`` that was acted on, sent again as our acknowledgement was lost."""
+        return any(
+            isinstance(record.eid, EidPrefix) and self._notified.get(record.eid) == message.nonce
+            for record in message.records
+        )
+
     def denied(self, message: MapNotify) -> bool:
         """Whether it says that what is still ours is behind other routers."""
         ours = set(self._site.rlocs)
@@ -146,6 +176,12 @@ class Etr:
         self._notified.move_to_end(eid)
         while len(self._notified) > MAX_REMEMBERED:
             self._notified.popitem(last=False)
+        self.departed = tuple(self._notified.items())
+
+    def recall(self, departed: Iterable[tuple[EidPrefix, int]]) -> None:
+        """What was ``believed`` before a restart."""
+        self._notified.update(departed)
+        self.departed = tuple(self._notified.items())
 
     def acknowledge(self, message: MapNotify, server: MapServer) -> None:
         """Map-Notify-Ack (RFC 9301, 5.7)."""

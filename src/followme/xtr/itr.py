@@ -24,17 +24,18 @@ from followme.lisp import (
 )
 from followme.system.seldom import Refusals
 
-from .hints import Hints
-from .mapcache import Entry, MapCache, addresses, agrees
+from .hearsay import Hearsay
+from .mapcache import Entry, MapCache, addresses
 from .outputs import Answered, Datagram, Encap, IPAddress, LocatorState, Output, Redirected, Release, Way
+from .paced import Paced
 from .probing import Prober
 from .requests import Ask, Nonces, Requests
-from .site import Site, host
+from .site import Site, ends_of, host
 
 UNANSWERED_MINUTES = 0
 MAX_SUBSCRIBED_HOLES = 256
 """Negative mappings that we subscribe to: each is an entry at the map server."""
-PUBLICATION_WINDOW = 1 << 20
+PUBLICATION_WINDOW = 1 << 16
 """By how much a publication's nonce may exceed the last: it grows by one each (RFC 9437, 6)."""
 
 
@@ -50,12 +51,14 @@ class Itr:
         """RLOCs to be probed also while no packet goes there."""
         self.cache = MapCache(out, site.max_entries, self.prober.down, site.own)
         self.requests = Requests(nonces)
-        self._hints = Hints()
+        self.hearsay = Hearsay(site, self.cache, refusals, self.ask)
+        self._hints = self.hearsay.hints
+        self._paced = Paced()
         self._resolver = 0
 
     def miss(self, packet: bytes, now: float) -> tuple[EidPrefix, EidPrefix] | None:
         """An IP packet to an EID without a route; returned are its source and its destination, if it is IP."""
-        ends = _ends(packet)
+        ends = ends_of(packet)
         if ends is None:
             self._refusals.counts["not an IP packet"] += 1
             return None
@@ -68,7 +71,7 @@ class Itr:
             return None
         found = self.cache.find(eid)
         if found is not None and isinstance(found[1].way, Encap):
-            self._out.append(Release((packet,)))  # it was under way when the route was set
+            self._out.append(Release(eid, (packet,)))  # it was under way when the route was set
             return source, eid
         reason = self.requests.miss(eid, packet, source.address, now)
         if reason:
@@ -82,8 +85,11 @@ class Itr:
         What has left our own subnet is not subscribed to: of that the map server tells us of its own accord, by
         nonces that are not those of a subscription, and it is asked for all the time.
         """
-        self.requests.begin(eid, now, subscribe=subscribe and not self._site.own(eid), smr=smr)
+        self._begin(eid, now, subscribe=subscribe, smr=smr)
         self.send_due(now)
+
+    def _begin(self, eid: EidPrefix, now: float, *, subscribe: bool = True, smr: bool = False) -> None:
+        self.requests.begin(eid, now, subscribe=subscribe and not self._site.own(eid), smr=smr)
 
     def reply(self, message: MapReply, source: IPAddress, now: float) -> None:
         """A Map-Reply: the nonce must be one of ours, the source one that may answer (RFC 9301, 5.4)."""
@@ -115,13 +121,14 @@ class Itr:
             self.requests_done(ask.eid)
 
     def confirmed(self, message: MapNotify, now: float) -> bool:
-        """Whether an authenticated Map-Notify confirms a subscription of ours; if so it is done."""
+        """Whether an authenticated Map-Notify confirms a subscription of ours; if so it is done. One without
+        records asks only whether it was us who subscribed: the mappings come after our acknowledgement."""
         ask = self.requests.asked(message.nonce)
         if ask is None:
             eid = self.requests.recently(message.nonce)
             found = None if eid is None else self.cache.find(eid)
             if found is not None:
-                found[1].nonce = message.nonce
+                found[1].nonce = max(message.nonce, found[1].nonce or 0)
             return eid is not None
         records = self._records(message.records, ask.eid)
         if records:
@@ -129,14 +136,15 @@ class Itr:
         return True
 
     def published(self, message: MapNotify, now: float) -> bool:
-        """An authenticated publication (RFC 9437, 6); ``False`` if no subscription of ours bears its nonce."""
+        """An authenticated publication (RFC 9437, 6); ``False`` if no subscription of ours bears its nonce, or if
+        it may be the end of one, which we never ask for: whoever has, an acknowledgement would end it."""
         records = [
             (record.eid, record)
             for record in message.records
             if isinstance(record.eid, EidPrefix) and record.eid.iid == self._site.iid
         ]
         entries = [found for eid, _ in records if (found := self._subscription(eid, message.nonce)) is not None]
-        if not entries:
+        if not entries or any(record.ttl == 0 and self._subscribed(eid) for eid, record in records):
             return False
         if all(entry.nonce == message.nonce for entry in entries):
             return True  # sent again, as our acknowledgement was lost
@@ -146,8 +154,7 @@ class Itr:
             if self._local(eid) or eid in self._site.prefixes or not self._site.in_space(eid):
                 continue
             if record.ttl == 0:
-                gone = self.cache.remove(eid)  # and what covers it counts again
-                self._hints.left(eid, frozenset() if gone is None else frozenset(addresses(gone)), now)
+                self._gone(eid, now)  # and what covers it counts again
             else:
                 self.place(record, eid, now)
             self.requests_done(eid)
@@ -161,58 +168,12 @@ class Itr:
         )  # fmt: skip
         return any(one.nonce is not None and 0 < one.nonce - message.nonce < PUBLICATION_WINDOW for one in entries)
 
-    def doubts(self, message: MapNotify, now: float) -> bool:
-        """Whether an authenticated Map-Notify that belongs to no subscription contradicts an entry of ours.
-
-        It may be a publication for who was here before a restart; or an old one, sent again by a stranger. So the
-        map system is asked.
-        """
-        doubtful = False
-        ours = set(self._site.rlocs)
-        for record in message.records:
-            eid = record.eid
-            if not isinstance(eid, EidPrefix) or eid in self._site.prefixes or not self._site.in_space(eid):
-                continue
-            found = self.cache.find(eid)
-            if found is None or (not record.locators and found[0] != eid) or agrees(found[1], record):
-                continue
-            if any(loc.address in ours for loc in record.locators):
-                continue
-            doubtful = True
-            if self._hints.take(eid, now):
-                self.ask(eid, now, subscribe=False)
-        return doubtful
-
-    def solicited(self, message: MapRequest, source: IPAddress, now: float) -> None:
-        """An SMR: believed only as far as to ask the map system, and only from a locator of the mapping (RFC 9301,
-        6.1), or from one that was. If we have subscribed to the mapping, that one tells what we know already."""
-        eids = [record.eid for record in message.records[:16]]
-        if message.source_eid is not None:
-            eids.append(message.source_eid)
-        known = False
-        for eid in dict.fromkeys(eids):
-            if not isinstance(eid, EidPrefix) or eid.iid != self._site.iid:
-                continue
-            found = self.cache.find(eid)
-            if found is None:
-                continue
-            former = source not in addresses(found[1])
-            if former and not self._hints.was_there(eid, source, now):
-                continue
-            known = True
-            if former and any(entry.nonce is not None for _, entry in self.cache.table.covering(eid)):
-                self._refusals.counts["SMR about what is known"] += 1
-                continue
-            asked = eid if eid.host else found[0]
-            if not self._hints.take(asked, now):
-                self._refusals.counts["SMR too soon"] += 1
-                continue
-            self.ask(asked, now, subscribe=False, smr=True)
-        if not known:
-            self._refusals.refuse("SMR from a stranger", source, now)
-
     def place(self, record: MappingRecord, eid: EidPrefix, now: float, nonce: int | None = None) -> None:
-        """Put a mapping that is believed in the map-cache, and tell."""
+        """Put a mapping that is believed in the map-cache, and tell. What is to be asked for with each packet
+        (ACT 2; RFC 9301, 5.4) has no entry: its packets miss."""
+        if not record.locators and record.action == Action.SEND_MAP_REQUEST:
+            self._gone(eid, now)
+            return
         ours = set(self._site.rlocs)
         locators = tuple(loc for loc in record.locators if loc.address not in ours)
         if record.locators and not locators:
@@ -232,9 +193,14 @@ class Itr:
         if isinstance(entry.way, Encap) and (before is None or before[1].way != entry.way):
             self._out.append(Redirected(eid, tuple(rloc for rloc, _ in entry.way.paths)))
 
+    def _gone(self, eid: EidPrefix, now: float) -> None:
+        entry = self.cache.remove(eid)
+        self._hints.left(eid, frozenset() if entry is None else frozenset(addresses(entry)), now)
+
     def adopt(self, eid: EidPrefix, way: Way, now: float, seconds: float) -> None:
-        """A route that an earlier run left in the kernel."""
+        """A route that an earlier run left in the kernel: it stays, and the map system is asked about it."""
         self.cache.adopt(eid, way, now, seconds)
+        self._paced.put([eid])
         if isinstance(way, Encap):
             self.prober.use((rloc for rloc, _ in way.paths), now)
 
@@ -242,13 +208,15 @@ class Itr:
         """An ask for ``eid`` needs no answer any more: its packets go the way that is being set."""
         ask = self.requests.pending.get(eid)
         if ask is not None and (packets := self.requests.drop(ask)):
-            self._out.append(Release(tuple(packets)))
+            self._out.append(Release(eid, tuple(packets)))
 
     def timer(self, now: float) -> None:
-        for eid in self.cache.timer(now):
-            self.ask(eid, now)
+        self._paced.put(self.cache.timer(now))
+        for eid in self._paced.due(now):
+            if eid in self.cache.table:
+                self._begin(eid, now)
         for eid in self._hints.due(now):
-            self.ask(eid, now, subscribe=False, smr=True)
+            self._begin(eid, now, subscribe=False, smr=True)
         self.send_due(now)
         probes, gone = self.prober.due({**self.watched, **self.cache.rlocs()}, now)
         for rloc, eid, nonce in probes:
@@ -256,11 +224,19 @@ class Itr:
             self._out.append(Datagram(request.encode(), rloc, CONTROL_PORT))
         for rloc in gone:
             self._out.append(LocatorState(rloc, False))
-            for eid in self.cache.changed(rloc):
-                self.ask(eid, now)
+            self.cache.changed(rloc)
+        self._choose_again()
+
+    def _choose_again(self) -> None:
+        """Routes after a change of an RLOC. Where no locator is up the map system is asked; about those that are
+        subscribed to last, as of those the map server tells, once it knows."""
+        eids, table = self.cache.choose_again(), self.cache.table
+        patient = {eid for eid in eids if (entry := table.get(eid)) is not None and entry.nonce is not None}
+        self._paced.put(eid for eid in eids if eid not in patient)
+        self._paced.put(patient, patient=True)
 
     def next_timer(self) -> float | None:
-        parts = (self.cache, self._hints, self.requests, self.prober)
+        parts = (self.cache, self._hints, self._paced, self.requests, self.prober)
         times = [part.next_timer() for part in parts]
         return min((time for time in times if time is not None), default=None)
 
@@ -354,12 +330,18 @@ class Itr:
         packets = self.requests.drop(ask)
         for eid, record in records:
             self.place(record, eid, now, nonce if eid.covers(ask.eid) else None)
-        if packets:
-            self._out.append(Release(tuple(packets)))
+        if self._subscribed(ask.eid) and all(eid != ask.eid for eid, _ in records):
+            self._gone(ask.eid, now)  # it is a part of a larger mapping now
+        if packets and self.cache.find(ask.eid) is None:
+            self._refusals.counts["no mapping yet"] += 1
+        elif packets:
+            self._out.append(Release(ask.eid, tuple(packets)))
         best = max(records, key=lambda pair: pair[0].length if pair[0].covers(ask.eid) else -1)
         self._out.append(Answered(ask.eid, best[1]))
         subscribed = any(entry.nonce is not None for _, entry in self.cache.table.covering(best[0]))
-        room = bool(best[1].locators) or self.cache.negatives <= MAX_SUBSCRIBED_HOLES
+        room = bool(best[1].locators) or (
+            self.cache.negatives <= MAX_SUBSCRIBED_HOLES and best[0] in self.cache.table
+        )
         if not ask.subscribe and not subscribed and room and not self._site.own(best[0]):
             self.ask(best[0], now)
 
@@ -370,6 +352,12 @@ class Itr:
         elif risen:
             self._out.append(LocatorState(source, True))
             self.cache.changed(source)
+            self._choose_again()
+
+    def _subscribed(self, eid: EidPrefix) -> bool:
+        """Whether this very prefix is subscribed to."""
+        entry = self.cache.table.get(eid)
+        return entry is not None and entry.nonce is not None
 
     def _subscription(self, eid: EidPrefix, nonce: int) -> Entry | None:
         """The subscribed entry that a publication about ``eid`` with this nonce belongs to."""
@@ -377,12 +365,3 @@ class Itr:
             if entry.nonce is not None and 0 <= nonce - entry.nonce < PUBLICATION_WINDOW:
                 return entry
         return None
-
-
-def _ends(packet: bytes) -> tuple[bytes, bytes] | None:
-    """Source and destination address of an IP packet, packed."""
-    if len(packet) >= 20 and packet[0] >> 4 == 4:
-        return packet[12:16], packet[16:20]
-    if len(packet) >= 40 and packet[0] >> 4 == 6:
-        return packet[8:24], packet[24:40]
-    return None

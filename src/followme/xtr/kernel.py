@@ -11,6 +11,7 @@ switch from one to the other is one request, with the other route still or alrea
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv4Address
 from typing import Protocol
 
@@ -41,6 +42,9 @@ class DataPlane(Protocol):
     async def start(self, punt: str) -> dict[EidPrefix, Way]:
         """Make or adopt devices, rules and fixed routes (``punt`` is a device that is there); what mappings
         an earlier run left."""
+
+    async def punt(self, device: str) -> None:
+        """Have what no mapping is known for go to ``device``, which is new; may raise ``ProcessError``."""
 
     def strange(self, way: Way) -> bool:
         """Whether ``admit`` must come before a route of this way."""
@@ -80,6 +84,8 @@ class KernelPlane:
         try:
             self._lan = self._netlink.index(config.lan)
             self.lan_mac = self._netlink.mac(config.lan)
+            if config.host_port is not None:
+                self._netlink.index(config.host_port)
         except BaseException:
             self._netlink.close()
             raise
@@ -88,24 +94,15 @@ class KernelPlane:
         self._tables: list[MapCacheRoutes] = []
         self._headers: PlainHeaders | None = None
         self._fast: FastPath | None = None
-        self._punt = 0
+        self._admitting = asyncio.Lock()
         self._plain: set[IPAddress] = set()
 
     async def start(self, punt: str) -> dict[EidPrefix, Way]:
         config = self._config
         self.lan_addresses = await device.addresses(config.lan, namespace=self._namespace)
         tunnel = await device.ensure(config.tunnel, namespace=self._namespace, core_mtu=config.core_mtu)
-        quiet: dict[str, int | str] = {
-            f"ipv4/conf/{punt}/rp_filter": 0,
-            f"ipv4/conf/{punt}/accept_local": 1,
-            f"ipv4/conf/{config.tunnel}/rp_filter": 0,
-        }
-        netns.sysctl(self._namespace, quiet)
-        # First, so that the kernel has nothing of its own to say there.
-        link = f"link set dev {punt}"
-        await netns.ip(self._namespace, [f"{link} addrgenmode none", f"{link} mtu {MTU} up"])
+        netns.sysctl(self._namespace, {f"ipv4/conf/{config.tunnel}/rp_filter": 0})
         self._plain = {rloc for rloc, header in config.peers.items() if header == "rfc9300"}
-        self._punt = self._netlink.index(punt)
         local = next((one.address for one in config.rlocs if isinstance(one.address, IPv4Address)), None)
         if local is not None:
             self._fast = await fastpath.ensure(
@@ -121,8 +118,7 @@ class KernelPlane:
         space = {prefix.network for prefix in config.eid_space}
         for network in sorted(own, key=str):
             self._routes.replace(routemsg.Negative(network, routemsg.RouteType.THROW))
-        for network in sorted(space, key=str):
-            self._routes.replace(routemsg.Punt(network, self._punt))
+        await self.punt(punt)
         found: dict[EidPrefix, Way] = {}
         for entry in self._routes.entries():
             eid = EidPrefix.of(entry.eid, config.instance_id)
@@ -143,14 +139,24 @@ class KernelPlane:
         self._netlink.add_rule(_RULE, TABLE)
         return found
 
+    async def punt(self, device: str) -> None:
+        netns.sysctl(self._namespace, {f"ipv4/conf/{device}/rp_filter": 0, f"ipv4/conf/{device}/accept_local": 1})
+        # Before it is up, so that the kernel has nothing of its own to say there.
+        link = f"link set dev {device}"
+        await netns.ip(self._namespace, [f"{link} addrgenmode none", f"{link} mtu {MTU} up"])
+        index = self._netlink.index(device)
+        for network in sorted({prefix.network for prefix in self._config.eid_space}, key=str):
+            self._routes.replace(routemsg.Punt(network, index))
+
     def strange(self, way: Way) -> bool:
         return bool(self._unprepared(way))
 
     async def admit(self, way: Way) -> None:
-        new = self._unprepared(way)
-        if new and self._headers is not None:
-            await self._headers.set_peers(self._plain | set(new))
-            self._plain.update(new)
+        async with self._admitting:  # else of two at once the second would undo the first
+            new = self._unprepared(way)
+            if new and self._headers is not None:
+                await self._headers.set_peers(self._plain | set(new))
+                self._plain.update(new)
 
     def set_route(self, eid: EidPrefix, way: Way) -> None:
         network = eid.network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import socket
 import struct
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from followme.lisp import EidPrefix
 from followme.packets.arp import parse_arp
 from followme.packets.errors import PacketError
 from followme.system.netns import socket_in
+from followme.xtr.errors import DataPlaneError
 
 from . import lanfilter
 from .site import host
@@ -21,6 +23,10 @@ _ETH_P_ALL: Final = 3
 _SO_ATTACH_FILTER: Final = 26
 _OUTGOING: Final = 4
 _BATCH: Final = 64
+_SHARES: Final = (1.0, 0.5, 0.25, 0.125)
+_AGAIN_S: Final = 5.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +78,50 @@ class LanSensor:
 
     def __init__(self, namespace: str | None, device: str, iid: int) -> None:
         self._iid = iid
+        self._interest: lanfilter.Interest | None = None
+        self._refused_until = float("-inf")
+        self._warned = False
         self.socket = socket_in(namespace, socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             self.socket.setblocking(False)
-            self.filter([(0x06, 0, 0, 0)])
+            self._attach([(0x06, 0, 0, 0)])
             self.socket.bind((device, _ETH_P_ALL))
-        except BaseException:
+        except OSError as error:
             self.socket.close()
-            raise
+            raise DataPlaneError(f"cannot watch the LAN device {device} in {namespace or 'this namespace'}: "
+                                 f"{error.strerror}; make it, or write its name in the config") from None
 
-    def filter(self, code: list[lanfilter.Instruction]) -> None:
-        """Let through what ``code`` says from now on. In one step: nothing slips through in between."""
+    def filter(self, interest: lanfilter.Interest, now: float) -> None:
+        """Let through what is of interest from now on. In one step: nothing slips through in between.
+
+        Where the kernel has not the memory for all of it (``net.core.optmem_max``) it gets a smaller program, which
+        lets more through; where it takes none the last one stays, and after a while another is tried.
+        """
+        if interest == self._interest or now < self._refused_until:
+            return
+        problem = self._attached(interest, 1.0)
+        if problem:
+            # The old program counts until the new one is there: so first the smallest takes its place.
+            smallest = self._attached(interest, 0.0)
+            share = next((share for share in _SHARES if not self._attached(interest, share)), 0.0)
+            if smallest and not share:
+                self._refused_until = now + _AGAIN_S
+            if share < 1.0 and not self._warned:
+                self._warned = True
+                log.warning("the kernel has no room for the LAN's filter (%s): it knows fewer of those here, so "
+                            "more packets come to us; raise net.core.optmem_max", problem)  # fmt: skip
+        if now >= self._refused_until:
+            self._interest = interest
+
+    def _attached(self, interest: lanfilter.Interest, share: float) -> str:
+        """Attach the program; "" or why the kernel does not take it."""
+        try:
+            self._attach(lanfilter.program(interest, share))
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    def _attach(self, code: list[lanfilter.Instruction]) -> None:
         program = ctypes.create_string_buffer(lanfilter.packed(code))
         self.socket.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(code), ctypes.addressof(program))

@@ -27,6 +27,9 @@ AWAY_S = 300.0
 """How often the map system is asked where an EID of our own subnet is that has left: used or not, as without its
 entry the EID would count as ours, and nothing would ask for it ever again."""
 
+TURN = 512
+"""Routes that are chosen again in one turn of the event loop when an RLOC goes up or down."""
+
 
 @dataclass(slots=True)
 class Entry:
@@ -89,6 +92,7 @@ class MapCache:
         self._negative: OrderedDict[EidPrefix, None] = OrderedDict()
         self._by_rloc: dict[IPAddress, set[EidPrefix]] = {}
         self._due: list[tuple[float, EidPrefix]] = []
+        self._doubtful: dict[EidPrefix, None] = {}
         self.watched: set[EidPrefix] = set()
         self.away: set[EidPrefix] = set()
         """More-specifics of our own prefixes that are behind other routers."""
@@ -139,16 +143,25 @@ class MapCache:
         self.watched.discard(found[0])
         return found[0]
 
+    def uses(self, rloc: IPAddress) -> bool:
+        """Whether an entry has this RLOC."""
+        return rloc in self._by_rloc
+
     def rlocs(self) -> dict[IPAddress, EidPrefix]:
         """Each RLOC in use, with an EID-prefix that is mapped to it."""
         return {rloc: next(iter(eids)) for rloc, eids in self._by_rloc.items() if eids}
 
-    def changed(self, rloc: IPAddress) -> list[EidPrefix]:
-        """An RLOC went up or down: routes are chosen again; returned are the EIDs with no locator up."""
+    def changed(self, rloc: IPAddress) -> None:
+        """An RLOC went up or down: ``choose_again`` is due."""
+        self._doubtful.update((eid, None) for eid in self._by_rloc.get(rloc, ()))
+
+    def choose_again(self) -> list[EidPrefix]:
+        """Choose again the next routes that an RLOC's change concerns; returned are the EIDs with no locator up."""
         lost = []
-        for eid in list(self._by_rloc.get(rloc, ())):
+        for _ in range(min(TURN, len(self._doubtful))):
+            eid, _ = self._doubtful.popitem()
             entry = self.table.get(eid)
-            if entry is None or entry.record is None:
+            if entry is None or entry.record is None or not isinstance(entry.way, Encap):
                 continue
             if all(self._down(address) for address in addresses(entry)):
                 lost.append(eid)
@@ -189,6 +202,8 @@ class MapCache:
         return len(self._negative)
 
     def next_timer(self) -> float | None:
+        if self._doubtful:
+            return 0.0
         return self._due[0][0] if self._due else None
 
     def _enter(

@@ -60,8 +60,9 @@ class RemoveRoute:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """IP packets that waited for a mapping: their route is there now."""
+    """IP packets that waited for a mapping of ``eid``: their route is there now."""
 
+    eid: EidPrefix
     packets: tuple[bytes, ...]
 
 

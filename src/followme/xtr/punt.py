@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 
 from followme.system.netns import open_tun
+from followme.xtr.errors import DataPlaneError
 
 MTU = 65_535
 _TUNSETPERSIST = 0x400454CB
@@ -23,16 +24,25 @@ class Punt:
     """The device ``name`` in ``namespace``. It stays when we end, so that its routes stay."""
 
     def __init__(self, namespace: str | None, name: str) -> None:
-        self.handle = open_tun(namespace, name)
+        self._namespace, self._name = namespace, name
+        self.handle = -1
+        self.open()
+
+    def open(self) -> None:
+        """Make the device, or take up the one that is there. Raises ``OSError``."""
+        self.close()
+        handle = open_tun(self._namespace, self._name)
         try:
-            fcntl.ioctl(self.handle, _TUNSETPERSIST, 1)
-            os.set_blocking(self.handle, False)
+            fcntl.ioctl(handle, _TUNSETPERSIST, 1)
+            os.set_blocking(handle, False)
         except BaseException:
-            os.close(self.handle)
+            os.close(handle)
             raise
+        self.handle = handle
 
     def read(self, tell: Callable[[bytes], None]) -> None:
-        """The misses that wait, up to a bound: the rest is for the next turn."""
+        """The misses that wait, up to a bound: the rest is for the next turn. Raises ``DataPlaneError`` once the
+        device is not there any more."""
         for _ in range(_BATCH):
             try:
                 packet = os.read(self.handle, MTU)
@@ -41,7 +51,7 @@ class Punt:
             except OSError as error:
                 if error.errno == errno.EIO:  # the device is down
                     return
-                raise
+                raise DataPlaneError(f"device {self._name} is gone: {error.strerror}") from None
             tell(packet)
 
     def write(self, packet: bytes) -> None:
@@ -51,8 +61,10 @@ class Punt:
 
     def unmake(self) -> None:
         """Let the device go when we end."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # there may be none
             fcntl.ioctl(self.handle, _TUNSETPERSIST, 0)
 
     def close(self) -> None:
-        os.close(self.handle)
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1

@@ -7,9 +7,11 @@ flood for addresses that do not exist hits its own bounds, and then the negative
 
 from __future__ import annotations
 
+import heapq
 import secrets
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from itertools import count
 
 from followme.lisp import EidPrefix
 
@@ -61,7 +63,6 @@ class Ask:
     source: bytes | None
     subscribe: bool
     smr_invoked: bool
-    due: float
     nonces: list[int] = field(default_factory=list)
     attempt: int = 0
     packets: list[bytes] = field(default_factory=list)
@@ -79,8 +80,9 @@ class Requests:
         self._held: Counter[bytes | None] = Counter()
         self._total = Bucket(TOTAL_RATE, TOTAL_BURST)
         self.waiting_bytes = 0
-        self._next = float("inf")
-        """No ask is due before."""
+        self._due: list[tuple[float, int, Ask]] = []
+        """A heap of when which ask is due; a number keeps their order. Some are not under way any more."""
+        self._number = count()
 
     def miss(self, eid: EidPrefix, packet: bytes, source: bytes, now: float) -> str:
         """Queue a packet of ``source`` for ``eid``; "" or the reason why it is dropped."""
@@ -106,19 +108,18 @@ class Requests:
             if len(self.pending) >= MAX_PENDING:
                 greedy = max(self._held, key=self._held.__getitem__)
                 self.drop(next(a for a in self.pending.values() if a.source == greedy))
-            ask = self.pending[eid] = Ask(eid, source, subscribe, smr, now)
+            ask = self.pending[eid] = Ask(eid, source, subscribe, smr)
             self._held[source] += 1
-            self._next = min(self._next, now)
+            heapq.heappush(self._due, (now, next(self._number), ask))
         return ask
 
     def due(self, now: float) -> tuple[list[tuple[Ask, int]], list[Ask]]:
         """Asks to send now, each with its new nonce, and asks that are given up."""
         send: list[tuple[Ask, int]] = []
         given_up: list[Ask] = []
-        if now < self._next:
-            return send, given_up
-        for ask in list(self.pending.values()):
-            if ask.due > now:
+        while self._due and self._due[0][0] <= now:
+            _, _, ask = heapq.heappop(self._due)
+            if self.pending.get(ask.eid) is not ask:
                 continue
             if ask.attempt >= len(RETRY_S):
                 self.drop(ask)
@@ -127,10 +128,9 @@ class Requests:
             nonce = self._nonces.next(now)
             ask.nonces.append(nonce)
             self._by_nonce[nonce] = ask
-            ask.due = now + RETRY_S[ask.attempt]
+            heapq.heappush(self._due, (now + RETRY_S[ask.attempt], next(self._number), ask))
             ask.attempt += 1
             send.append((ask, nonce))
-        self._next = min((ask.due for ask in self.pending.values()), default=float("inf"))
         return send, given_up
 
     def asked(self, nonce: int) -> Ask | None:
@@ -158,4 +158,4 @@ class Requests:
         return packets
 
     def next_timer(self) -> float | None:
-        return self._next if self.pending else None
+        return self._due[0][0] if self._due else None

@@ -6,20 +6,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from followme.lisp import EidPrefix
 from followme.packets.arp import arp_request_frame
+from followme.system.process import ProcessError
 from followme.xtr.errors import DataPlaneError
 
-from . import lanfilter
+from .admission import Admission
 from .config import RouterConfig
 from .control import Control
 from .keeper import StateKeeper
 from .kernel import DataPlane, KernelPlane
 from .lan import LanSensor, Seen
+from .lanfilter import Interest
 from .outputs import (
     Appeared,
     CheckNode,
@@ -43,6 +44,8 @@ from .state import NONCE_BLOCK, REQUEST_BLOCK, Arm, State, StateFile
 log = logging.getLogger(__name__)
 
 _NONCES_PER_SECOND = 1 << 20
+MEND_S = 1.0
+"""How long after a failure the punt device is made again."""
 
 
 class Shell:
@@ -58,13 +61,12 @@ class Shell:
         self._plane = plane
         self._file = StateFile(config.state_dir, config.site)
         self._keeper = StateKeeper(self._file, self._state)
-        self._queue: deque[Output] = deque()
-        self._admitting: asyncio.Task[None] | None = None
+        self._admission = Admission(lambda: self._data_plane, self._perform)
         self._arms: dict[EidPrefix, Arm] = {}
-        self._filtered: object = None
         self._refilter_due = False
         self._nonce = self._nonce_bound = self._request_bound = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._mending: asyncio.Task[None] | None = None
         self._stack = contextlib.ExitStack()
         self._running = False
 
@@ -90,6 +92,7 @@ class Shell:
             self.control = Control(
                 self._site, self._policy(plane), time.time(), now, self._register_nonce, state.request_nonce
             )
+            self.control.etr.recall(state.departed)
             # A switch is not written before it is made: the route of a machine on its way says whether it was.
             switched = {arm.eid for arm in state.arms if isinstance(found.get(arm.eid), Encap)}
             residents = [one for one in state.residents if one.expected or one.eid not in switched]
@@ -136,12 +139,14 @@ class Shell:
         self._running = False
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._sensor.socket.fileno())
-        loop.remove_reader(self._punt.handle)
         if self._timer is not None:
             self._timer.cancel()
-        if self._admitting is not None:
-            self._admitting.cancel()
-            await asyncio.gather(self._admitting, return_exceptions=True)
+        await self._admission.close()
+        if self._mending is None:
+            loop.remove_reader(self._punt.handle)
+        else:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)
         self._request_bound = self.control.nonces.last
         await self._keeper.close()
         plane = self._data_plane
@@ -171,8 +176,29 @@ class Shell:
 
     def _misses(self) -> None:
         now = time.monotonic()
-        self._punt.read(lambda packet: self.control.miss(packet, now))
+        try:
+            self._punt.read(lambda packet: self.control.miss(packet, now))
+        except DataPlaneError as error:
+            log.error("%s; it is made anew", error)
+            asyncio.get_running_loop().remove_reader(self._punt.handle)
+            self._mending = asyncio.ensure_future(self._mend_punt())
         self._apply()
+
+    async def _mend_punt(self) -> None:
+        said = ""
+        while True:
+            try:
+                self._punt.open()
+                await self._data_plane.punt(self.config.punt)
+            except (DataPlaneError, ProcessError, OSError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.error("nothing can be punted: %s", error)
+                await asyncio.sleep(MEND_S)
+            else:
+                break
+        self._mending = None
+        asyncio.get_running_loop().add_reader(self._punt.handle, self._misses)
 
     def _tick(self) -> None:
         self._timer = None
@@ -184,17 +210,9 @@ class Shell:
     def _apply(self) -> None:
         """Do what the control plane wants done, in its order. What must survive is written meanwhile: who is here
         shows up again, and ``expect`` and ``arm`` wait for the disk themselves."""
-        self._queue.extend(self.control.take())
-        while self._queue and self._admitting is None:
-            output = self._queue[0]
-            if isinstance(output, SetRoute) and self._data_plane.strange(output.way):
-                self._admitting = asyncio.ensure_future(self._admit(output))
-                break
-            self._queue.popleft()
-            try:
+        for wanted in self.control.take():
+            for output in self._admission.pass_(wanted):
                 self._perform(output)
-            except DataPlaneError as error:
-                log.error("%s", error)
         if not self._refilter_due:
             # Not now: a switch must not wait for it.
             self._refilter_due = True
@@ -203,16 +221,13 @@ class Shell:
         self._keeper.later()
         self._schedule()
 
-    async def _admit(self, output: SetRoute) -> None:
+    def _perform(self, output: Output) -> None:
         try:
-            await self._data_plane.admit(output.way)
+            self._do(output)
         except DataPlaneError as error:
             log.error("%s", error)
-            self._queue.remove(output)
-        self._admitting = None
-        self._apply()
 
-    def _perform(self, output: Output) -> None:
+    def _do(self, output: Output) -> None:
         plane = self._data_plane
         if isinstance(output, Datagram):
             self._sockets.send(output)
@@ -253,18 +268,11 @@ class Shell:
         self._refilter_due = False
         if not self._running:
             return
-        residents = self.control.residents
-        watched = self.control.itr.cache.watched
-        away = self.control.itr.cache.away
-        known = frozenset(residents.here) | frozenset(residents.guarded)
-        state = (known, frozenset(away), frozenset(watched))
-        if state == self._filtered:
-            return
-        self._filtered = state
-        code = lanfilter.program(
-            self._data_plane.lan_mac, residents.policy.ranges, self._site.prefixes, away, known, watched
-        )
-        self._sensor.filter(code)
+        residents, cache = self.control.residents, self.control.itr.cache
+        self._sensor.filter(Interest(
+            self._data_plane.lan_mac, residents.policy.ranges, self._site.prefixes, frozenset(cache.away),
+            frozenset(residents.here) | frozenset(residents.guarded), frozenset(cache.watched),
+        ), time.monotonic())  # fmt: skip
 
     def _schedule(self) -> None:
         due = self.control.next_timer()
@@ -285,6 +293,7 @@ class Shell:
             tuple(self._arms.values()),
             tuple(self.control.residents.guarded),
             self._request_bound,
+            self.control.etr.departed,
         )
 
     def _reserve(self) -> None:

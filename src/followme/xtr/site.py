@@ -59,3 +59,12 @@ class Site:
 def host(iid: int, address: bytes) -> EidPrefix:
     """The EID ``address`` (packed) as a prefix of full length."""
     return EidPrefix(iid, address, len(address) * 8)
+
+
+def ends_of(packet: bytes) -> tuple[bytes, bytes] | None:
+    """Source and destination address of an IP packet, packed."""
+    if len(packet) >= 20 and packet[0] >> 4 == 4:
+        return packet[12:16], packet[16:20]
+    if len(packet) >= 40 and packet[0] >> 4 == 6:
+        return packet[8:24], packet[24:40]
+    return None

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``nonce`` is above all nonces of Map-Registers that were ever sent, ``request_nonce`` of Map-Requests."""
+    """``nonce`` is above all nonces of Map-Registers that were ever sent, ``request_nonce`` of Map-Requests.
+    ``departed``: EIDs that a map server has said to be elsewhere, with the nonce that it said it with."""
 
     nonce: int = 0
     residents: tuple[Resident, ...] = ()
     arms: tuple[Arm, ...] = ()
     guarded: tuple[EidPrefix, ...] = ()
     request_nonce: int = 0
+    departed: tuple[tuple[EidPrefix, int], ...] = ()
 
 
 class StateFile:
@@ -82,7 +84,12 @@ class StateFile:
             )
             arms = tuple(Arm(_eid(item, iid), _mac(item), ip_address(item["rloc"])) for item in data["arms"])
             guarded = tuple(EidPrefix.of(ip_address(eid), iid) for eid in data["guarded"])
-            return State(_nonce(data["nonce"]), residents, arms, guarded, _nonce(data.get("request_nonce", 0)))
+            departed = tuple(
+                (EidPrefix.of(ip_network(item["eid"]), iid), _nonce(item["nonce"]))
+                for item in data.get("departed", [])
+            )
+            requests = _nonce(data.get("request_nonce", 0))
+            return State(_nonce(data["nonce"]), residents, arms, guarded, requests, departed)
         except FileNotFoundError:
             return State()
         except OSError as error:
@@ -108,6 +115,7 @@ class StateFile:
                 for one in state.arms
             ],
             "guarded": [str(eid.network.network_address) for eid in state.guarded],
+            "departed": [{"eid": str(eid.network), "nonce": nonce} for eid, nonce in state.departed],
         })  # fmt: skip
         draft = self.path.with_suffix(".draft")
         try:

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from followme.agent import claims as rules
+from followme.agent.network import SiteNetwork
 from followme.domain import Migration
 from followme.migration.host import MigrationError
 from followme.store import StoreError
 
 from .fake import ASK, EID, MAC, OURS, SPEC, THEIRS, Site
+
+EID2 = IPv4Address("10.1.0.6")
 
 
 @pytest.fixture
@@ -37,6 +40,37 @@ async def test_a_machine_is_expected_and_arrives(site: Site) -> None:
     site.network.here(SPEC)
     await asyncio.sleep(0)
     assert site.done() == ["claim", "disarm"]
+
+
+async def test_one_that_is_not_expected_in_the_end_keeps_its_eid(site: Site) -> None:
+    site.network.know("vm1", EID2, MAC)
+    site.router.full = True
+    with pytest.raises(MigrationError, match="cannot be written"):
+        await site.ask("expect", ASK)
+    assert site.network.eid("vm1") == EID2
+    site.router.full = False
+    await site.ask("expect", {**ASK, "migration": "m2"})
+    assert site.network.eid("vm1") == EID
+
+
+async def test_what_was_expected_before_a_restart_has_its_eid(site: Site) -> None:
+    await site.ask("expect", ASK)
+    site.store.delete_node("vm1")  # as if the crash had come before it was stored
+    site.network = SiteNetwork("dc2", site.network.router, OURS, site.store, site.network._connect)
+    site.network.restore()
+    assert site.network.eid("vm1") == EID
+
+
+async def test_a_machine_that_got_another_name_is_claimed_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "CLAIM_AGAIN_S", 0.0)
+    for name in ("old", "vm1", "older"):
+        site.network.know(name, EID, MAC)
+    site.network.runs = lambda machine: SPEC if machine == "vm1" else None
+    site.network.departed(EID)
+    await asyncio.sleep(0.05)
+    assert site.router.calls == [("claim", EID, MAC)]
 
 
 async def test_a_machine_that_does_not_come(site: Site) -> None:

@@ -16,8 +16,8 @@ def made_up() -> Downtimes:
     """Ours is flat but for a millisecond to and fro, the papers' rises by half the round trip."""
     samples = [
         Sample(case.name, mode, varied, x, case.dc1_s, downtime_s=0.03 + (mode == "paper") * x / 2 + jitter,
-               pause_s=0.02, guest_cold_s=0.006, silent_s=0.001, migration_s=6.0, bytes=80_000_000, probes=8000,
-               lost=int(mode == "paper"))
+               pause_s=0.02, guest_cold_s=0.006, network_s=0.004 + (mode == "paper") * x / 2 + jitter,
+               silent_s=0.001, migration_s=6.0, bytes=80_000_000, probes=8000, lost=int(mode == "paper"))
         for case in CASES for mode in MODES for varied in DIRECTIONS
         for x in (0.001, 0.05, 0.1) for jitter in (0.0, 0.001)
     ]  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from followme.lab.lisp_watch import stops
-from followme.lab.tapwatch import Frame, Kind, first_answer, last_answer
+from followme.lab.lisp_watch import shares, stops
+from followme.lab.tapwatch import FirstAnswer, Frame, Kind, first_answer, last_answer
 from followme.migration.mover import Result
 
 
@@ -50,6 +50,32 @@ def test_the_machines_first_answer_is_timed_from_where_it_runs_and_is_asked(
     frames: Sequence[Frame], cold_s: float
 ) -> None:
     assert first_answer(frames, 5.0).cold_s == pytest.approx(cold_s)
+
+
+def test_only_pings_from_the_first_that_waited_count_and_their_numbers_wrap() -> None:
+    def key(number: int, sender: int = 7) -> bytes:
+        return sender.to_bytes(2) + number.to_bytes(2)
+
+    frames = [
+        request(4.0, key(0xFFFE)), request(4.1, key(0xFFFF)), request(4.2, key(1)), request(4.2, key(1, sender=8)),
+        answer(5.1, key(0xFFFE)), answer(5.2, key(1, sender=8)), answer(5.5, key(1)),
+    ]  # fmt: skip
+    assert first_answer(frames, 5.0, key(0xFFFE)).cold_s == pytest.approx(0.1)
+    found = first_answer(frames, 5.0, key(0xFFFF))
+    assert (found.asked_at, found.answered_at) == (4.1, 5.5)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        (0.5, 3.5, (1.0, 0.5, 1.5)),  # half a second before the stop, 1 until a request comes
+        (2.6, 4.0, (0.0, 0.5, 0.9)),  # a later wait than the switch: the pause is not in it
+        (0.2, 0.9, (0.0, 0.0, 0.7)),
+    ],
+)
+def test_the_longest_wait_is_shared_out(begin: float, end: float, expected: tuple[float, float, float]) -> None:
+    found = shares(begin, end, 1.0, FirstAnswer(runs_at=2.0, asked_at=3.0, answered_at=3.5))
+    assert (found.pause_s, found.cold_s, found.network_s) == pytest.approx(expected)
 
 
 def test_a_machine_that_answers_nothing_is_told() -> None:

@@ -130,7 +130,7 @@ def answer(server: MapServer, text: str, iid: int = 0) -> tuple[MappingRecord, .
     reply = decode(datagram.data)
     assert isinstance(reply, MapReply)
     assert reply.nonce == 77
-    assert datagram[1:] == ("198.51.100.7", 5000)
+    assert datagram[1:3] == ("198.51.100.7", 5000)
     return reply.records
 
 

@@ -109,7 +109,7 @@ def test_contradictions() -> None:
     assert problems({
         "sites": [site(), site(), site(name="dc3", site_id=None, prefixes=[], visitors=["10.1.0.0/24"],
                                        keys=[{"key": SECRET}, {"key": SECRET}])],
-        "listen": {"addresses": ["::1", "::1"], "port": 0}, "processes": 2,
+        "listen": {"addresses": ["::1", "224.0.0.1", "::1"], "port": 0}, "processes": 2,
     }) == [
         "map.yaml: sites[2].visitors: this site needs a site_id: a visitor's prefix does not say where it is "
         "visiting",
@@ -118,6 +118,7 @@ def test_contradictions() -> None:
         "map.yaml: sites[1].site_id: site_id 1 stands already at sites[0].site_id",
         "map.yaml: sites[1].prefixes[0]: prefix 10.1.0.0/24 stands already at sites[0].prefixes[0]",
         "map.yaml: listen.addresses: an address stands twice",
+        "map.yaml: listen.addresses: 224.0.0.1 is not an address of one host",
         "map.yaml: processes: several processes need a port of their own choice: set listen.port",
     ]  # fmt: skip
 

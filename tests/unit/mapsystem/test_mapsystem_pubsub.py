@@ -233,6 +233,7 @@ def test_a_subscriber_has_only_so_many_subscriptions(
 def test_strangers_fill_a_bounded_table_and_leave_room_again(routers: dict[str, Router]) -> None:
     ctl = routers["ctl"]
     for number in range(2000):
+        ctl.host = f"198.51.{number // 50}.7"
         ctl.port = 1024 + number
         ctl.send(ctl.subscription("10.3.0.0/24"), 0.0)
     assert len(ctl.server.publisher.notices) == 1024

@@ -242,3 +242,21 @@ def test_keys_are_not_shown() -> None:
     shown = repr(site("dc1"))
     assert "secret" not in shown
     assert f"site_id={IDS['dc1']}" in shown
+
+
+def test_routers_without_xtr_id_of_one_site_update_each_other() -> None:
+    """It may be one router whose address changes, there and back again: it sends no Map-Notify-Ack, maybe never."""
+    map_server = server()
+    there, back = Router(map_server, "dc1"), Router(map_server, "dc1", host="192.0.2.2")
+    for router in (there, back, there, back):
+        router.nonce = max(there.nonce, back.nonce)
+        outcome = router.register(record("10.1.0.0/24", router.host), xtr_id=None, site_id=0)
+        assert [one.host for one in outcome.datagrams] == [router.host], "confirmed, and nobody else is told"
+        assert answer(map_server, "10.1.0.9") == (record("10.1.0.0/24", router.host),)
+    there.nonce = back.nonce
+    there.register(record("10.1.0.5/32", there.host), xtr_id=None, site_id=0)
+    assert map_server.refusals.counts["lost"] == 0
+    there.register(record("10.1.0.0/24", ttl=0), xtr_id=None, site_id=0)
+    assert map_server.registry.table.get(eid("10.1.0.0/24")) is None
+    named = Router(map_server, "dc1", nonce=there.nonce, host="192.0.2.3")
+    assert len(named.own("10.1.0.5/32").datagrams) == 2, "by its xTR-ID it is another: the former hears of it"

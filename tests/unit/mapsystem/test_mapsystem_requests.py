@@ -29,7 +29,7 @@ def test_plain_and_encapsulated_requests_are_answered_alike() -> None:
     fast = router.server.answers.fast(_ecm("10.1.0.9"))
     assert fast is not None
     (slow,) = router.server.receive(_ecm("10.1.0.9"), ("198.51.100.7", 9), 0.0).datagrams
-    assert (fast.data, str(ip_address(fast.rloc)), fast.port) == slow
+    assert (fast.data, str(ip_address(fast.rloc)), fast.port) == slow[:3]
 
 
 def _ecm(text: str, *rlocs: str) -> bytes:
@@ -106,7 +106,7 @@ def test_without_the_p_bit_the_request_goes_on_to_the_etr_as_it_came() -> None:
     router.register(record("10.1.0.0/24", "192.0.2.1", "192.0.2.2"), proxy_map_reply=False)
     assert router.server.answers.fast(_ecm("10.1.0.9")) is None
     (forwarded,) = router.server.receive(_ecm("10.1.0.9"), ("198.51.100.7", 5000), 0.0).datagrams
-    assert forwarded == (_ecm("10.1.0.9"), "192.0.2.1", 4342)
+    assert forwarded[:3] == (_ecm("10.1.0.9"), "192.0.2.1", 4342)
     (forwarded,) = ask(router.server, "10.1.0.9", plain=True).datagrams
     message = decode(forwarded.data)
     assert isinstance(message, EncapsulatedControlMessage)
@@ -133,7 +133,7 @@ def test_the_first_itr_rloc_that_can_be_reached_is_answered() -> None:
     map_server = server(families=(4,))
     data = _ecm("10.1.0.9", "2001:db8::1", "224.0.0.1", "198.51.100.9")
     (reply,) = map_server.receive(data, ("192.0.2.9", 1), 0.0).datagrams
-    assert reply[1:] == ("198.51.100.9", 5000)
+    assert reply[1:3] == ("198.51.100.9", 5000)
     assert map_server.receive(_ecm("10.1.0.9", "224.0.0.1"), ("192.0.2.9", 1), 0.0) == Outcome([], [])
     assert map_server.refusals.counts["itr-rloc"] == 1
 

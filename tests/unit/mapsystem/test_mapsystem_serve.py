@@ -228,7 +228,7 @@ async def test_a_helper_is_fed_the_whole_of_a_large_table() -> None:
     with ours, theirs:
         ours.setblocking(False)
         theirs.setblocking(False)
-        helper = Helper({}, [], Answers(), lambda received: None)
+        helper = Helper({}, [], Answers(), lambda received, number: None)
         helper._channel = ours
         table: dict[EidPrefix, Entry | None] = dict(here(number, "192.0.2.1") for number in range(20_000))
         helper.feed(table)
@@ -266,6 +266,20 @@ async def test_a_helper_has_the_whole_of_a_large_table_after_a_restart(tmp_path:
             await answered_by_helper(service, one, "192.0.2.1")
 
 
+async def test_a_helper_runs_nothing_of_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("open('was-run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with running(config(tmp_path, processes=2, listen={"addresses": ["127.0.0.1"], "port": port})) as service:
+        (helper,) = service.helpers
+        await eventually(lambda: helper._ready or (tmp_path / "was-run").exists())
+    assert not (tmp_path / "was-run").exists()
+
+
 def test_changes_are_packed_and_unpacked_in_packets_of_a_bounded_size() -> None:
     changes = {}
     for number in range(5000):
@@ -280,5 +294,5 @@ def test_changes_are_packed_and_unpacked_in_packets_of_a_bounded_size() -> None:
 
 
 @pytest.mark.parametrize("source", [("192.0.2.1", 4342), ("2001:db8::1", 65535)])
-def test_what_is_passed_on_keeps_its_source(source: tuple[str, int]) -> None:
-    assert unpack_passed(pack_passed(b"data", source)) == (b"data", source)
+def test_what_is_passed_on_keeps_its_source_and_where_it_came_in(source: tuple[str, int]) -> None:
+    assert unpack_passed(pack_passed(b"data", source, 63)) == ((b"data", source), 63)

@@ -102,12 +102,14 @@ def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
     store.close()
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE nonces")
+        for table, column in (("routers", "local"), ("registrations", "remaining"), ("subscriptions", "local")):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
     new = restart(old, path, 1.0)
     assert list(new.registry.table) == [eid("10.1.0.0/24")]
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 3")
-    with pytest.raises(StoreError, match="schema version 3, this program knows 2"):
+        db.execute("PRAGMA user_version = 4")
+    with pytest.raises(StoreError, match="schema version 4, this program knows 3"):
         MapStore(path)
 
 
@@ -202,3 +204,30 @@ def test_what_could_not_be_stored_is_stored_with_the_next_save(tmp_path: Path) -
     assert old.outbox.unsaved
     store.close()
     assert len(restart(old, tmp_path / "map.db", 1.0).registry.table) == 1
+
+
+def test_a_clock_that_was_set_back_keeps_no_registration_longer(tmp_path: Path) -> None:
+    old = server(interval_s=10.0)
+    Router(old, "dc1").own("10.1.0.0/24", 100.0)
+    Router(old, "dc2").register(record("10.2.0.1/32", "192.0.2.5", ttl=10), now=100.0, use_ttl=True)
+    new = restart(old, tmp_path / "map.db", 110.0, later=-365 * 86400.0)
+    assert [event.at for event in new.timer(30.0).events] == [30.0]
+    assert new.timer(589.0).events == []
+    assert len(new.timer(590.0).events) == 1
+
+
+def test_the_address_that_a_router_speaks_to_is_remembered(tmp_path: Path) -> None:
+    old = server()
+    routers = {name: Router(old, name) for name in ("wlan1", "wlan2", "ctl")}
+    wlan1, ctl = routers["wlan1"], routers["ctl"]
+    old.receive(wlan1.registration(record("10.3.0.0/24", wlan1.host)), wlan1.source, 0.0, "192.0.2.18")
+    (asked,) = old.receive(ctl.subscription("10.3.0.0/24"), ctl.source, 0.0, "192.0.2.22").datagrams
+    assert asked.local == "192.0.2.22"
+    ctl.acknowledge(asked)
+    for map_server in (old, restart(old, tmp_path / "map.db", 1.0)):
+        routers["wlan2"].server = map_server
+        outcome = routers["wlan2"].own("10.3.0.7/32", 1.0)
+        expected = {(wlan1.host, "192.0.2.18"), (ctl.host, "192.0.2.22"), (RLOCS["wlan2"], "")}
+        assert {(one.host, one.local) for one in outcome.datagrams} == expected
+        again = {(one.host, one.local) for one in map_server.timer(2.5).datagrams}
+        assert again == expected - {(RLOCS["wlan2"], "")}

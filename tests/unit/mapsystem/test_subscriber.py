@@ -38,7 +38,7 @@ class Served(asyncio.DatagramProtocol):
             self.say(self.core.receive(data, source, time.monotonic()))
 
     def say(self, outcome: Outcome) -> None:
-        for data, host, port in outcome.datagrams:
+        for data, host, port, _ in outcome.datagrams:
             if host == "127.0.0.1":
                 self.transport.sendto(data, (host, port))
 

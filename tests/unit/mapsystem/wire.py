@@ -58,7 +58,7 @@ class Wire:
     def _carry(self, to_client: list[Datagram]) -> None:
         waiting = list(to_client)
         while waiting or self.client.datagrams:
-            for data, host, port in waiting:
+            for data, host, port, _ in waiting:
                 if (host, port) == OURS and not self.lose(host, data):
                     self.heard.append(data)
                     self.client.receive(data, SERVER, self.now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -17,7 +20,8 @@ from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.qemu import Qemu
 from followme.migration.recovery import CopyStatus
 from followme.remote.client import Client
-from followme.remote.hypervisor import Guest, Hypervisor
+from followme.remote.guest import Guest
+from followme.remote.hypervisor import Hypervisor
 from followme.remote.machines import SiteMachines
 from followme.remote.server import Caller
 from followme.remote.specs import Rules, spec_document
@@ -116,6 +120,45 @@ async def test_files_that_say_nothing(hypervisor: Hypervisor, spec: MachineSpec)
     assert hypervisor.specs() == {"vm": spec}
     await hypervisor.recover()
     assert hypervisor.guests == {}
+
+
+async def test_a_late_kill_ends_nothing_of_the_next_migration(hypervisor: Hypervisor, spec: MachineSpec) -> None:
+    hypervisor.guests["vm"] = Guest(spec, "a", "m2", trouble="it has not been looked at yet")
+    await hypervisor.kill(ASKED, A)
+    assert "vm" in hypervisor.guests
+    with pytest.raises(MigrationError, match=r"interface"):  # it is about to: there is no uplink here
+        await hypervisor.kill({**ASKED, "migration": "m2"}, A)
+    await hypervisor.close()
+
+
+async def test_a_machine_runs_here_whatever_the_disk_says(
+    hypervisor: Hypervisor, spec: MachineSpec, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    qemu = cast(Qemu, SimpleNamespace(spec=spec))
+    hypervisor.own(qemu)
+    assert hypervisor.machines == {"vm": qemu}
+    assert "vm runs here, and that cannot be written" in caplog.text
+    hypervisor.machines.clear()
+    with pytest.raises(MigrationError, match="h2 cannot take vm"):
+        await hypervisor.incoming({"spec": spec_document(spec), "migration": "m1"}, A)
+    assert hypervisor.guests == {}
+
+
+def test_what_goes_wrong_again_and_again_is_logged_once_a_minute(
+    hypervisor: Hypervisor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    machines = SiteMachines("b", hypervisor, Store(":memory:"), SimpleNamespace(gone=None), None)  # type: ignore
+    for _ in range(60):
+        machines._problem("vm", "its peer is away")
+        now[0] += 2.0
+    assert [record.getMessage() for record in caplog.records] == ["vm: its peer is away"] * 2
+    assert machines.problems == {"vm": "its peer is away"}
 
 
 async def test_waiting_machines_have_a_bound(hypervisor: Hypervisor, spec: MachineSpec) -> None:

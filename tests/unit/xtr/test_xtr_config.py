@@ -67,6 +67,13 @@ def test_no_secret_is_shown() -> None:
         ({"map_servers": [{"address": "192.0.2.18", "key": "short"}]}, "map_servers[0].key"),
         ({"tunnel": "up"}, "four different devices"),
         ({"dynamic": {"prefixes": ["192.0.2.0/24"]}}, "dynamic.prefixes[0]: 192.0.2.0/24 is not within"),
+        *(({"rlocs": [{"address": one}]}, f"rlocs[0].address: {one} is not an address of one host")
+          for one in ("0.0.0.0", "224.0.0.1", "255.255.255.255")),
+        ({"rlocs": [{"address": "127.0.0.1"}]}, "rlocs[0].address: 127.0.0.1: no other router reaches us by it"),
+        ({"map_servers": [{"address": "224.0.0.5", "key": SECRET}]}, "map_servers[0].address: 224.0.0.5 is not"),
+        ({"map_servers": [{"address": "192.0.2.2", "key": SECRET}]}, "192.0.2.2 port 4342 is this router itself"),
+        ({"map_servers": [{"address": "192.0.2.18", "port": port, "key": SECRET} for port in (4342, 4343)]},
+         "map_servers[1].address: map server 192.0.2.18 stands already at map_servers[0]"),
         ({"xtr_id": "12"}, "xtr_id"),
     ],
 )
@@ -118,6 +125,7 @@ def test_the_state_survives(tmp_path: Path) -> None:
         (Resident(eid("10.3.0.10/32"), MAC), Resident(eid("fd00::7/128"), MAC, True, True)),
         (Arm(eid("10.1.0.9/32"), MAC, IPv4Address("192.0.2.6")),),
         (eid("10.1.0.8/32"),),
+        departed=((eid("10.3.0.10/32"), 1 << 63), (eid("10.3.0.128/25"), 7)),
     )
     file.save(state)
     assert file.load(0) == state

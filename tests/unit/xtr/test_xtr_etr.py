@@ -18,6 +18,7 @@ from followme.lisp import (
     sign,
     verify,
 )
+from followme.lisp.register import OWN_NONCES
 from followme.xtr.outputs import (
     Appeared,
     Datagram,
@@ -134,7 +135,7 @@ def test_answers_are_rationed() -> None:
     it = stage()
     for _ in range(300):
         it.receive(ask(HOME, FAR).encode(), FAR)
-    assert it.refused("rate of Map-Requests") == 100
+    assert it.refused("rate of Map-Requests") == 99  # the first was a stranger's
     it.receive(ask(HOME, OTHER).encode(), OTHER)  # another has its own share
     assert it.sent(MapReply, OTHER)
     for n in range(3000):
@@ -265,8 +266,74 @@ def test_the_word_that_a_machine_is_elsewhere_is_acknowledged_by_who_has_let_it_
     it.control.claim(eid("10.1.0.9/32"), MAC, it.now, pinned=True)
     it.control.switch(eid("10.1.0.9/32"), OTHER, it.now)
     for _ in range(2):  # the second, as an acknowledgement was lost
-        it.notify(record("10.1.0.9/32", OTHER), nonce=1 << 50)
+        it.notify(record("10.1.0.9/32", OTHER), nonce=OWN_NONCES + 5)
         assert len(it.acks()) == 1
+
+
+def test_a_confirmation_that_nobody_here_has_asked_for_is_not_acknowledged() -> None:
+    """A stranger's Map-Request in our name makes the map server sign it, and our word would make it count."""
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    it.wait(2.0)
+    it.notify(record("10.1.0.0/24", FAR), nonce=OWN_NONCES - 1)
+    assert (it.acks(), it.all(SetRoute)) == ([], [])
+    assert it.asked().records == (EidRecord(eid("10.1.0.0/24"), notify=True),), "subscribed to anew"
+    for nonce in (1 << 20, it.nonce + (1 << 20)):
+        it.notify(record("10.1.0.0/24", FAR), nonce=nonce)
+        assert (it.acks(), it.all(SetRoute)) == ([], [])
+    assert it.refused("Map-Notify that nobody asked for") == 3
+
+
+def test_a_word_that_tells_nothing_new_makes_no_later_one_a_replay() -> None:
+    """The same Map-Notify can be had by anybody, with a nonce of his choice."""
+    it = stage()
+    it.notify(record("10.3.0.7/32", FAR), nonce=OWN_NONCES + 1)
+    assert len(it.acks()) == 1
+    it.notify(record("10.3.0.7/32", FAR), nonce=OWN_NONCES - 1)
+    assert it.acks() == []
+    it.notify(record("10.3.0.7/32", OTHER), nonce=OWN_NONCES + 2)
+    assert (len(it.acks()), it.all(SetRoute)) == (1, [SetRoute(eid("10.3.0.7/32"), TO_OTHER)])
+
+
+def test_a_subscription_ends_only_if_we_have_asked_for_it() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    it.notify(record("10.1.0.0/24", ttl=0), nonce=it.nonce + 1)
+    assert (it.acks(), it.all(RemoveRoute)) == ([], [])
+    request = it.asked()
+    assert request.records[0].eid == eid("10.1.0.0/24")
+    it.receive(MapReply(request.nonce, (record("10.1.0.0/24", FAR),)).encode())
+    assert (it.all(SetRoute), it.requests()) == ([], [])
+    out = it.publish(record("10.1.0.9/32", OTHER))
+    assert SetRoute(eid("10.1.0.9/32"), TO_OTHER) in out, "it is subscribed as before"
+
+
+def test_the_true_end_of_a_subscribed_mapping_is_asked_about_and_then_acknowledged() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.9/32", FAR))
+    end = (record("10.1.0.9/32", ttl=0), record("10.1.0.0/24", OTHER))
+    it.notify(*end, nonce=it.nonce + 1)
+    assert it.acks() == []
+    request = it.asked()
+    out = it.receive(MapReply(request.nonce, (record("10.1.0.0/24", OTHER),)).encode())
+    assert out.index(SetRoute(eid("10.1.0.0/24"), TO_OTHER)) < out.index(RemoveRoute(eid("10.1.0.9/32")))
+    assert it.asked().records == (EidRecord(eid("10.1.0.0/24"), notify=True),)
+    it.notify(*end, nonce=it.nonce + 1)
+    assert len(it.acks()) == 1
+
+
+def test_a_confirmation_without_records_asks_whether_it_was_us() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR), confirm=False)
+    nonce = it.control.itr.requests.pending[eid("10.1.0.0/24")].nonces[-1]
+    it.notify(nonce=nonce)
+    assert [(ack.nonce, ack.records) for ack in it.acks()] == [(nonce, ())]
+    assert SetRoute(eid("10.1.0.9/32"), TO_OTHER) in it.notify(
+        record("10.1.0.0/24", FAR), record("10.1.0.9/32", OTHER), nonce=nonce
+    )
+    assert len(it.acks()) == 1
+    it.notify(nonce=nonce + (1 << 40))
+    assert it.acks() == []
 
 
 # -- publications --------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from followme.lisp import (
     MapRequest,
 )
 from followme.xtr import requests as bounds
+from followme.xtr.hearsay import SMRS_BURST
 from followme.xtr.outputs import Answered, Drop, Encap, LocatorState, Native, Release, RemoveRoute, SetRoute
 
 from .play import FAR, MS, OTHER, POLICY, RLOC, STRANGER, Stage, eid, packet, record
@@ -40,7 +41,8 @@ def test_a_miss_is_asked_for_and_its_packets_follow_the_answer() -> None:
     assert it.miss("10.3.0.5", "10.1.0.9") == []  # waits with the first
     out = it.receive(MapReply(request.nonce, (record("10.1.0.0/24", FAR),)).encode())
     waiting = packet("10.3.0.5", "10.1.0.9")
-    assert out.index(SetRoute(eid("10.1.0.0/24"), TO_FAR)) < out.index(Release((waiting, waiting)))
+    released = Release(eid("10.1.0.9/32"), (waiting, waiting))
+    assert out.index(SetRoute(eid("10.1.0.0/24"), TO_FAR)) < out.index(released)
     follow = it.asked()
     assert follow.records == (EidRecord(eid("10.1.0.0/24"), notify=True),)
     assert (follow.xtr_id, follow.site_id, follow.nonce > request.nonce) == (it.site.xtr_id, 3, True)
@@ -188,12 +190,30 @@ def smr(text: str) -> bytes:
     return MapRequest(7, (FAR,), (EidRecord(eid(text)),), source_eid=eid(text), smr=True).encode()
 
 
-def test_an_smr_is_followed_only_from_a_locator_of_the_mapping() -> None:
+def test_an_smr_from_a_new_locator_asks_the_map_system_only_and_seldom() -> None:
+    """A peer whose RLOC has changed solicits from the new one; so may anybody."""
     it = stage()
     it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
-    assert it.receive(smr("10.1.0.9/32"), STRANGER) == []
+    it.receive(smr("10.1.0.9/32"), OTHER)
+    request = it.asked()
+    assert (request.records, request.smr_invoked) == ((EidRecord(eid("10.1.0.9/32")),), True)
+    assert len(it.datagrams()) == len(it.datagrams(MS)) == 1
+    out = it.receive(MapReply(request.nonce, (record("10.1.0.0/24", OTHER),)).encode())
+    assert SetRoute(eid("10.1.0.0/24"), TO_OTHER) in out
+    it.wait(5.0)
+    sent = 0
+    for n in range(200):
+        it.receive(smr(f"10.1.0.{n}/32"), STRANGER)
+        sent += len(it.requests())
+    assert sent == SMRS_BURST
+    assert it.all(SetRoute) == []
+
+
+def test_an_smr_of_a_locator_of_the_mapping_is_followed() -> None:
+    it = stage()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
     assert it.receive(smr("10.7.0.9/32"), FAR) == []
-    assert it.refused("SMR from a stranger") == 2
+    assert it.refused("SMR from a stranger") == 1
     it.receive(smr("10.1.0.9/32"), FAR)
     request = it.asked()
     assert (request.smr_invoked, request.smr) == (True, False)
@@ -201,6 +221,20 @@ def test_an_smr_is_followed_only_from_a_locator_of_the_mapping() -> None:
     out = it.receive(MapReply(request.nonce, (record("10.1.0.9/32", OTHER),)).encode())
     assert SetRoute(eid("10.1.0.9/32"), TO_OTHER) in out
     assert it.requests() == []  # the covering subscription will tell of it
+
+
+def test_what_is_to_be_asked_for_with_each_packet_has_no_entry() -> None:
+    """ACT 2, Send-Map-Request (RFC 9301, 5.4); a miss is asked for within its bounds."""
+    it = stage()
+    for _ in range(2):
+        it.miss("10.3.0.5", "10.9.0.9")
+        request = it.asked()
+        answer = MapReply(request.nonce, (record("10.9.0.0/16", action=Action.SEND_MAP_REQUEST),))
+        it.receive(answer.encode())
+        assert (it.all(SetRoute), it.all(Release), it.requests()) == ([], [], [])
+    it.miss("10.3.0.5", "10.9.0.9")
+    out = it.receive(MapReply(it.asked().nonce, (record("10.9.0.9/32", FAR),)).encode())
+    assert SetRoute(eid("10.9.0.9/32"), TO_FAR) in out
 
 
 def test_an_smr_from_a_locator_that_the_mapping_had_tells_nothing_new() -> None:
@@ -215,7 +249,7 @@ def test_an_smr_from_a_locator_that_the_mapping_had_tells_nothing_new() -> None:
     assert it.asked().records[0].eid == eid("10.1.0.9/32")
     it.wait(60.0)
     it.receive(smr("10.1.0.9/32"), FAR)
-    assert it.refused("SMR from a stranger") == 1
+    assert it.refused("SMR from a new locator") == 1
 
 
 def test_an_smr_from_a_former_locator_is_followed_where_nothing_is_subscribed() -> None:

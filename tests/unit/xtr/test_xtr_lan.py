@@ -11,7 +11,7 @@ import pytest
 
 from followme.packets.arp import Arp, pack_arp
 from followme.xtr.lan import Seen, read_frame
-from followme.xtr.lanfilter import Instruction, packed, program
+from followme.xtr.lanfilter import Instruction, Interest, packed, program
 
 from .bpf import passes
 from .play import MAC, MAC2, OWN_MAC, eid, packet
@@ -30,14 +30,14 @@ def arp(sender: str, target: str, mac: bytes = MAC, op: int = 1) -> bytes:
 
 
 def code(watched: tuple[str, ...] = ()) -> list[Instruction]:
-    return program(
+    return program(Interest(
         OWN_MAC,
-        ranges=[eid("10.4.0.0/16"), eid("fd00:4::/32")],
-        quiet=[eid("10.3.0.0/24")],
-        loud=[eid("10.3.0.10/32")],
-        known=[eid("10.4.0.7/32"), eid("fd00:4::7/128")],
-        watched=[eid(one) for one in watched],
-    )
+        ranges=(eid("10.4.0.0/16"), eid("fd00:4::/32")),
+        quiet=(eid("10.3.0.0/24"),),
+        loud=frozenset([eid("10.3.0.10/32")]),
+        known=frozenset([eid("10.4.0.7/32"), eid("fd00:4::7/128")]),
+        watched=frozenset(map(eid, watched)),
+    ))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def test_the_largest_program_is_one_that_the_kernel_takes() -> None:
     many += [eid(f"fd00:4::{n:x}/128") for n in range(500)]
     ranges = [eid(f"10.{n}.0.0/16") for n in range(100)] + [eid(f"fd00:{n:x}::/127") for n in range(100)]
     watched = [*many, *ranges]
-    largest = program(OWN_MAC, ranges, ranges, many, many, watched[::-1])
+    hosts = frozenset(many)
+    largest = program(Interest(OWN_MAC, tuple(ranges), tuple(ranges), hosts, hosts, frozenset(watched)))
     assert len(largest) <= 4096
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         buffer = ctypes.create_string_buffer(packed(largest))
