@@ -87,7 +87,7 @@ class Holders:
                       if each != domain and not self._comes_last(record, each)]  # fmt: skip
             if min(others, default=owed) < owed:
                 return
-            free = min([version for each, version in record.holders.items() if each != domain], default=owed) >= owed
+            free = all(version >= owed for each, version in record.holders.items() if each != domain)
         repeat_key = ("u", domain, key)
         if record.holders[domain] >= mapping.version and not free:
             self._desk.cancel(repeat_key)

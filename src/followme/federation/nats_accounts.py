@@ -139,10 +139,13 @@ def _user(login: Login, publish: list[str], subscribe: list[str], answers: int =
 
 
 def _controller(domain: str, hosts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Answers go to its hosts' inboxes, and to where the server takes those to other accounts from (``_R_``). Not by
-    ``allow_responses``: the server would remember each message of a bucket that is followed, and look at all of
-    them with each."""
-    publish = [f"fmc.*.{domain}", f"fmc.{domain}.agent.*", "_R_.>", *(f"{inbox_of(domain, one)}.>" for one in hosts)]
+    """Answers go to its hosts' inboxes, and to where the server takes those to other accounts from (``_R_``).
+
+    Not by ``allow_responses``: the server would remember each message of a bucket that is followed, and look at all
+    of them with each.
+    """
+    answers = ["_R_.>", *(f"{inbox_of(domain, host)}.>" for host in hosts)]
+    publish = [f"fmc.*.{domain}", f"fmc.{domain}.agent.*", *answers]
     for bucket in (bucket_of(domain), lease_bucket_of(domain)):
         stream = f"KV_{bucket}"
         calls = ("STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET", "STREAM.MSG.DELETE", "CONSUMER.CREATE")

@@ -118,8 +118,8 @@ class Watch:
         if self._revision:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._revision + 1}
         else:
-            # The stream holds but one message of each key. Asked for the last of each, or for those of a filter, the
-            # server would look for them: that takes it seconds when there are a million.
+            # The stream holds but one message of each key. Asked for the last of each, or for those of a filter,
+            # the server would look for them: that takes it seconds when there are a million.
             config |= {"deliver_policy": "all"}
         body = json.dumps({"stream_name": self._stream, "config": config}).encode()
         try:

@@ -65,8 +65,8 @@ class HomeRecord:
     denials: list[tuple[str, str, str]] = field(default_factory=list)
     """Domain, migration, reason: not yet accepted."""
     last: set[str] = field(default_factory=set)
-    """Domains of which the newest version took nothing but old places, and which know where the node is: they hear of
-    it when all others have confirmed it."""
+    """Domains of which the newest version took nothing but old places, and which know where the node is: they hear
+    of it when all others have confirmed it."""
 
     def encode(self) -> bytes:
         move = self.move

@@ -174,19 +174,13 @@ class ReplicatedStore(Store):
             except Exception as error:
                 raise StoreError(f"store {self._name}: {error}") from error
 
-    def put_fact(self, key: str, value: bytes | None) -> None:
-        """As ``Store``'s; at most ``MAX_VALUE`` bytes."""
-        self._check_fact(key, value)
-        super().put_fact(key, value)
-
     def put_facts(self, facts: Mapping[str, bytes | None]) -> None:
+        """As ``Store``'s; at most ``MAX_VALUE`` bytes each."""
         for key, value in facts.items():
-            self._check_fact(key, value)
+            if value is not None and len(value) >= MAX_VALUE:
+                size = f"has {len(value)} bytes, {MAX_VALUE - 1} are allowed"
+                raise StoreError(f"store {self._name}: fact {key} {size}")
         super().put_facts(facts)
-
-    def _check_fact(self, key: str, value: bytes | None) -> None:
-        if value is not None and len(value) >= MAX_VALUE:
-            raise StoreError(f"store {self._name}: fact {key} has {len(value)} bytes, {MAX_VALUE - 1} are allowed")
 
     def _begin(self) -> None:
         if self._refusal:

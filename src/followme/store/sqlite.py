@@ -324,13 +324,9 @@ class Store:
 
     def put_fact(self, key: str, value: bytes | None) -> None:
         """``None``: it is no fact any more."""
-        if value is None:
-            self._write("DELETE FROM facts WHERE key = ?", key)
-        else:
-            self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", key, value)
+        self.put_facts({key: value})
 
     def put_facts(self, facts: Mapping[str, bytes | None]) -> None:
-        """Many at once."""
         gone = [(key,) for key, value in facts.items() if value is None]
         kept = [(key, value) for key, value in facts.items() if value is not None]
         if gone:

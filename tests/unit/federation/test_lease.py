@@ -157,7 +157,8 @@ async def test_a_bucket_that_is_away_only_makes_it_wait() -> None:
 
 @pytest.mark.parametrize("value", [
     b"", b"[]", b"1",
-    b'{"epoch": 9223372036854775807, "instance": "a", "ttl_s": 1}', b'{"epoch": 0, "instance": "a", "ttl_s": 1}', b"\xff",
+    b'{"epoch": 9223372036854775807, "instance": "a", "ttl_s": 1}',
+    b'{"epoch": 0, "instance": "a", "ttl_s": 1}', b"\xff",
     b'{"epoch": 1, "instance": 2, "ttl_s": 1}', b'{"epoch": 1, "ttl_s": 1e9}',
 ])  # fmt: skip
 def test_what_is_no_holder(value: bytes) -> None:
