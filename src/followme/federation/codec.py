@@ -6,10 +6,11 @@ Whatever comes in, reading raises nothing but ``MessageError``, and takes no mor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Final
+
+import orjson
 
 from .messages import (
     Aborted,
@@ -57,7 +58,7 @@ class MessageError(Exception):
 
 
 def encode_orders(epoch: int, orders: Sequence[Order]) -> bytes:
-    return f"[{epoch},[{','.join([_text(order) for order in orders])}]]".encode()
+    return b"[%d,[%b]]" % (epoch, b",".join([_text(order) for order in orders]))
 
 
 def decode_orders(data: bytes) -> tuple[int, list[Order]]:
@@ -66,7 +67,7 @@ def decode_orders(data: bytes) -> tuple[int, list[Order]]:
 
 
 def encode_answers(epoch: int, answers: Sequence[Answer]) -> bytes:
-    return f"[{epoch},[{','.join([_dump(_WRITE[type(answer)](answer)) for answer in answers])}]]".encode()
+    return orjson.dumps([epoch, [_WRITE[type(answer)](answer) for answer in answers]])
 
 
 def decode_answers(data: bytes) -> tuple[int, list[Answer]]:
@@ -79,23 +80,23 @@ def order_size(order: Order) -> int:
     return len(_text(order)) + 1
 
 
-_dump: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-"""To ASCII: so a text's length is its octets'."""
-_load: Final = json.JSONDecoder().decode
-
-
-def _text(order: Order) -> str:
+def _text(order: Order) -> bytes:
     if isinstance(order, Update):
-        rest = _dump([order.networks, order.settled, order.told])
-        return f'["update",{mapping_text(order.mapping)},{rest[1:]}'
-    return _dump(_WRITE[type(order)](order))
+        rest = orjson.dumps([order.networks, order.settled, order.told])
+        return b'["update",%b,%b' % (mapping_text(order.mapping), rest[1:])
+    return orjson.dumps(_WRITE[type(order)](order))
+
+
+def _words(reason: str) -> str:
+    """Bounded; what cannot be written as UTF-8 (in a file's name) as question marks."""
+    return reason[:MAX_REASON].encode(errors="replace").decode()
 
 
 def _frame(data: bytes, readers: Mapping[str, Callable[[Any], Any]]) -> tuple[int, list[Any]]:
     if len(data) > MAX_FRAME:
         raise MessageError(f"a frame of {len(data)} octets; {MAX_FRAME} are the most")
     try:
-        epoch, items = row(_load(data.decode()), 2)
+        epoch, items = row(orjson.loads(data), 2)
         if type(items) is not list or len(items) > MAX_ORDERS:
             raise MessageError(f"a frame holds a list of at most {MAX_ORDERS}")
         return number(epoch), [_read(item, readers) for item in items]
@@ -209,7 +210,7 @@ _WRITE: Final[Mapping[type, Callable[[Any], list[Any]]]] = {
     Prepare: lambda order: ["prepare", int(order.identifier), order.network, order.migration, order.version],
     Reserve: lambda order: ["reserve", card_json(order.card), order.network, order.version],
     Ready: lambda order: ["ready", int(order.identifier), order.migration, order.version],
-    Denied: lambda order: ["denied", int(order.identifier), order.migration, order.reason[:MAX_REASON]],
+    Denied: lambda order: ["denied", int(order.identifier), order.migration, _words(order.reason)],
     Flipped: lambda order: ["flipped", int(order.identifier), order.migration],
     Released: lambda order: ["released", int(order.identifier), order.migration],
     Aborted: lambda order: ["aborted", int(order.identifier), order.migration],
@@ -217,7 +218,7 @@ _WRITE: Final[Mapping[type, Callable[[Any], list[Any]]]] = {
     Told: lambda order: ["told", int(order.identifier), dict(order.told)],
     Quiet: lambda order: ["quiet", int(order.identifier), order.place.network, int(order.place.locator)],
     Accepted: lambda answer: ["accepted", answer.version],
-    Refused: lambda answer: ["refused", answer.reason[:MAX_REASON], answer.again],
+    Refused: lambda answer: ["refused", _words(answer.reason), answer.again],
     Reserved: lambda answer: ["reserved", int(answer.locator)],
     Held: lambda answer: ["held", answer.version, dict(answer.told)],
 }

@@ -6,11 +6,12 @@ has accepted it, whatever dies meanwhile. A record goes with the answer to the l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
+
+import orjson
 
 from followme.domain import Mac
 
@@ -219,9 +220,9 @@ class Conductor:
             self._claim = max(self._claim, int(fact))
         elif kind == "m":
             identifier, _, migration = rest.partition("/")
-            self._migrations[int(identifier), migration] = _Migration(*json.loads(fact))
+            self._migrations[int(identifier), migration] = _Migration(*orjson.loads(fact))
         elif kind == "a":
-            mac, network, claim, accepted = json.loads(fact)
+            mac, network, claim, accepted = orjson.loads(fact)
             self._shown[int(rest)] = _Shown(bytes.fromhex(mac), network, claim, accepted)
 
     def resume(self) -> None:
@@ -256,7 +257,7 @@ class Conductor:
 
     def _save(self, key: tuple[int, str]) -> None:
         known = self._migrations[key]
-        fact = json.dumps([known.network, known.state, known.phases]).encode()
+        fact = orjson.dumps([known.network, known.state, known.phases])
         self._desk.out.writes[f"m/{key[0]}/{key[1]}"] = fact
 
     def _end(self, key: tuple[int, str]) -> None:
@@ -266,7 +267,7 @@ class Conductor:
 
     def _save_shown(self, key: int) -> None:
         shown = self._shown[key]
-        fact = json.dumps([shown.mac.hex(), shown.network, shown.claim, shown.accepted]).encode()
+        fact = orjson.dumps([shown.mac.hex(), shown.network, shown.claim, shown.accepted])
         self._desk.out.writes[f"a/{key}"] = fact
 
     def _forget_shown(self, key: int) -> None:

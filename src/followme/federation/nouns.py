@@ -6,13 +6,14 @@ and the highest version wins everywhere. Its phases are those of ``continuity.bi
 
 from __future__ import annotations
 
-import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any, Final
+
+import orjson
 
 from followme.domain import Mac, NodeKind
 
@@ -24,7 +25,6 @@ MAX_VERSION: Final = (1 << 53) - 1
 _MAX_SIGNATURE: Final = 64
 _SIGNED_AS: Final = b"followme mapping 1 "
 _MAX_TEXTS: Final = 1024
-_dump: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class NounError(Exception):
@@ -85,10 +85,10 @@ class Mapping:
 
     def canonical(self) -> bytes:
         """The octets that are signed: equal for equal mappings, different for different ones."""
-        return _SIGNED_AS + _dump(_values(self)).encode()
+        return _SIGNED_AS + orjson.dumps(_values(self))
 
 
-_texts: dict[int, tuple[Mapping, str]] = {}
+_texts: dict[int, tuple[Mapping, bytes]] = {}
 """By ``id``, with the mapping itself, so that no other can have it."""
 
 
@@ -96,12 +96,12 @@ def card_json(card: Card) -> list[Any]:
     return [card.name, card.kind.value, card.mac.hex(), int(card.identifier), int(card.address), card.home]
 
 
-def mapping_text(mapping: Mapping) -> str:
+def mapping_text(mapping: Mapping) -> bytes:
     """JSON for messages and records; ``mapping_of`` reads it. Kept: one mapping is sent to many, and written."""
     kept = _texts.get(id(mapping))
     if kept is not None and kept[0] is mapping:
         return kept[1]
-    text = _dump([*_values(mapping), b64encode(mapping.signature).decode()])
+    text = orjson.dumps([*_values(mapping), b64encode(mapping.signature).decode()])
     if len(_texts) >= _MAX_TEXTS:
         _texts.clear()
     _texts[id(mapping)] = mapping, text

@@ -6,16 +6,16 @@ records, most of which rest, only few are read wholly.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
+
+import orjson
 
 from .nouns import Mapping, Place, mapping_of, mapping_text
 
 RESERVING, PREPARED, READY, FLIPPED = "reserving", "prepared", "ready", "flipped"
 _NONE: Final = -1
-_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 @dataclass(slots=True)
@@ -87,13 +87,13 @@ class HomeRecord:
 
 def home_head(fact: bytes) -> tuple[str, bool]:
     """The node's name, or none if it is no more, and whether there is something to be sent."""
-    name, unfinished = json.loads(fact[: fact.index(b"\n")])
+    name, unfinished = orjson.loads(fact[: fact.index(b"\n")])
     return name, bool(unfinished)
 
 
 def home_record(fact: bytes) -> HomeRecord:
     (mapping, counter, known, told, holders, owed, listed, aged, quiet, moved, began, move, done, claims,
-     denials, last) = json.loads(fact[fact.index(b"\n") :])  # fmt: skip
+     denials, last) = orjson.loads(fact[fact.index(b"\n") + 1 :])  # fmt: skip
     return HomeRecord(
         mapping_of(mapping), counter, bool(known), set(told), holders, owed, _dict(listed), _dict(aged), set(quiet),
         moved, began, Move(*move) if move else None, done, claims, [tuple(denial) for denial in denials],
@@ -130,18 +130,19 @@ class HeldRecord:
 
 def held_head(fact: bytes) -> tuple[str, dict[int, tuple[str, int]]]:
     """The node's name, or none if only a locator was given, and the locators given."""
-    name, given = json.loads(fact[: fact.index(b"\n")])
+    name, given = orjson.loads(fact[: fact.index(b"\n")])
     return name, {given[at]: (given[at + 1], given[at + 2]) for at in range(0, len(given), 3)}
 
 
 def held_record(fact: bytes) -> HeldRecord:
-    mapping, networks, told = json.loads(fact[fact.index(b"\n") :])
+    mapping, networks, told = orjson.loads(fact[fact.index(b"\n") + 1 :])
     return HeldRecord(mapping_of(mapping) if mapping else None, set(networks), held_head(fact)[1], told)
 
 
 def _dump(head: list[Any], mapping: Mapping | None, rest: list[Any]) -> bytes:
     """The head's line, and one list, the mapping first."""
-    return f"{_encode(head)}\n[{mapping_text(mapping) if mapping else 'null'},{_encode(rest)[1:]}".encode()
+    text = mapping_text(mapping) if mapping else b"null"
+    return b"%b\n[%b,%b" % (orjson.dumps(head), text, orjson.dumps(rest)[1:])
 
 
 def _pairs(versions: dict[int, int]) -> list[int]:
