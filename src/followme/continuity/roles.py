@@ -26,6 +26,12 @@ class Role(Enum):
     STANDBY = auto()
     MASTER = auto()
 
+    @property
+    def echo_s(self) -> tuple[float, float]:
+        """How often a switch is asked for an echo, and how long it may be silent then: less where another
+        controller could take over from one that is cut off."""
+        return (5.0, 10.0) if self is Role.ALONE else (2.0, 4.0)
+
 
 def older(one: int, other: int) -> bool:
     """Whether generation id ``one`` was before ``other``: their distance as a signed 64-bit number is below 0, so

@@ -55,10 +55,6 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
 RECENT = 64
-ALONE_ECHO_S, SHARED_ECHO_S = (5.0, 10.0), (2.0, 4.0)
-"""How often a switch is asked for an echo, and how long it may be silent then: less where another controller could
-take over from one that is cut off.
-"""
 MAX_LINES = 256
 """Of complaints, in ``seldom.LOG_EVERY_S``: peers must not fill the disk."""
 
@@ -79,7 +75,7 @@ class Southbound:
         self.outbox = Outbox(self)
         self.role = role
         self.stands_by = role is Role.STANDBY
-        self.echo_s = ALONE_ECHO_S if role is Role.ALONE else SHARED_ECHO_S
+        self.echo_s = role.echo_s
         self._generation: int | None = None
         self._attending: dict[int, Channel] = {}
         """All switches that are connected; ``_channels`` are those that this controller writes to."""
