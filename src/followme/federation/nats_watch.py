@@ -45,7 +45,6 @@ class Watch:
     async def entries(self) -> AsyncGenerator[Entry | None, None]:
         """``KvError`` if it cannot begin, or was away for so long that it may have missed deletions."""
         pending = await self._begin()
-        seen = 0
         complete = pending == 0
         if complete:
             yield None
@@ -71,11 +70,9 @@ class Watch:
             if sequence <= self._revision:
                 continue
             self._revision = sequence
-            seen += 1
             deleted = "KV-Operation" in (message.headers or {})
             yield Entry(message.subject.removeprefix(self._prefix), None if deleted else message.data, sequence)
-            # All that was there when it began; a busy writer may always be ahead. What it has written anew comes later.
-            if not complete and (left == 0 or seen >= pending):
+            if left == 0 and not complete:
                 complete = True
                 yield None
 
