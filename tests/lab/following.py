@@ -35,7 +35,9 @@ async def follow(scenario: LispScenario, access: str, centre: str) -> None:
     begin, end = events[0].at, events[-1].at + AFTER_S
     during = [ping for ping in meter.pings if begin <= ping.sent_s < end]
     assert len(during) > 100
-    assert [ping.sequence for ping in during if ping.rtt_s is None] == []
+    lost = [(ping.sequence, round(1e3 * (ping.sent_s - begin))) for ping in during if ping.rtt_s is None]
+    said = [(round(1e3 * (one.at - begin)), one.text) for one in events]
+    assert lost == [], f"lost (number, ms): {lost}; what happened: {said}"
     assert meter.duplicates == 0
     assert meter.tcp.intact
     assert meter.tcp.alive

@@ -66,6 +66,7 @@ async def test_the_connection_is_cut_when_the_target_was_told(
     with pytest.raises(MigrationError, match=r"does not run|already"):
         await agent.machines.carry("vm", "b")
     await until(lambda: agent.store.migrations()[0].state is not MigrationState.SWITCHED, "it is settled")
+    await until(lambda: not agent.machines.carried_to, "its agent has it again")
     state, place = (MigrationState.RELEASED, "b") if whole else (MigrationState.FAILED, "a")
     assert agent.store.migrations()[0].state is state
     assert await sites.running() == [place]
