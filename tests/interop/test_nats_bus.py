@@ -6,13 +6,14 @@ import asyncio
 import json
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from tests.interop.nats_lab import nats, needs_nats, until
 
 from followme.federation.bus import MAX_PAYLOAD, BusError, NoAnswer, TooLarge, Unreachable
-from followme.federation.nats import NatsBus
+from followme.federation.nats import REQUESTS_S, NatsBus
 from followme.federation.nats_accounts import Login, bucket_of
 
 pytestmark = needs_nats
@@ -120,6 +121,43 @@ async def test_no_one_reads_or_writes_another_ones_bucket(tmp_path: Path) -> Non
         assert entry.value == b"x"
 
 
+async def test_one_that_floods_takes_from_itself_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with nats(tmp_path) as lab:
+        alpha, beta, gamma = await lab.bus("alpha"), await lab.bus("beta"), await lab.bus("gamma")
+        heard: Counter[str] = Counter()
+
+        async def hear(sender: str, payload: bytes) -> bytes:
+            heard[sender] += 1
+            if payload == b"bad":
+                raise BusError(f"a frame of {sender}: nonsense")
+            return payload
+
+        await beta.serve(hear)
+        await until(lambda: _answers(alpha, "beta"))
+        begin = time.monotonic()
+        for _ in range(60):
+            for _ in range(250):
+                await gamma.connection.publish("fmc.beta.gamma", b"bad")
+            assert await alpha.request("beta", b"good", 2) == b"good"
+        most = 2 * REQUESTS_S + REQUESTS_S * (time.monotonic() - begin)
+        assert 0 < heard["gamma"] <= most + 1
+        assert heard["gamma"] + beta.dropped <= 60 * 250
+        if most < 10_000:  # unless this machine is very slow
+            assert beta.dropped > 0
+        assert len(caplog.messages) < 10, "a line for each reason, not for each request"
+
+
+async def test_a_domain_has_so_many_connections_and_no_more(tmp_path: Path) -> None:
+    async with nats(tmp_path) as lab:
+        (server,) = lab.servers
+        limits = json.loads((server.directory / "nats.conf").read_text())["accounts"]["FMC_beta"]["limits"]
+        most = limits["max_connections"]
+        await asyncio.gather(*(lab.bus("beta", str(number)) for number in range(most)))
+        with pytest.raises(Unreachable, match="onnections"):
+            await NatsBus.open(lab.access(lab.logins["beta"].controller), "beta", "one-more", timeout=1)
+        await lab.bus("alpha")
+
+
 async def test_a_host_is_nothing_but_a_host(tmp_path: Path) -> None:
     async with nats(tmp_path) as lab:
         kv = await lab.bucket("alpha")
@@ -206,3 +244,27 @@ async def test_a_server_that_forgets_us_and_lets_us_in_again(tmp_path: Path) -> 
         await until(lambda: _answers(alpha, "beta"))
 
 
+
+
+async def test_what_is_being_served_ends_when_the_bus_is_paused(tmp_path: Path) -> None:
+    async with nats(tmp_path) as lab:
+        alpha, beta = await lab.bus("alpha"), await lab.bus("beta")
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def forever(sender: str, payload: bytes) -> bytes:
+            began.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+            return b""
+
+        await beta.serve(forever)
+        await until(lambda: _asked(alpha, began))
+        await beta.pause()
+        await asyncio.wait_for(ended.wait(), 2)
+
+
+async def _asked(bus: NatsBus, began: asyncio.Event) -> bool:
+    await _answers(bus, "beta")
+    return began.is_set()

@@ -227,11 +227,66 @@ async def test_what_is_left_of_deleted_keys_goes_in_time(tmp_path: Path, monkeyp
         await kv.put("k1", b"2")  # the writer is still the writer
 
 
+async def test_many_deletions_are_swept_as_fast_as_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket has room for some of them only: each visitor and each migration leaves keys of its own."""
+    monkeypatch.setattr("followme.federation.nats_sweep.MARKERS_S", 0.4)
+    monkeypatch.setattr("followme.federation.nats_sweep.SWEEP_S", 0.1)
+    async with nats(tmp_path) as lab:
+        kv = await lab.bucket("alpha", max_bytes=MIB)  # 6500 of them
+        await kv.take_over(1)
+        for number in range(0, 20_000, 500):
+            for one in range(number, number + 500):
+                kv.submit(f"fact.m/{one}", b"1")
+                last = kv.submit(f"fact.m/{one}", None)
+            await last
+            await asyncio.sleep(0.1)
+
+
+async def test_a_bucket_full_of_deletions_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("followme.federation.nats_sweep.MARKERS_S", 3.0)
+    monkeypatch.setattr("followme.federation.nats_sweep.SWEEP_S", 0.1)
+    async with nats(tmp_path) as lab:
+        kv = await lab.bucket("alpha", max_bytes=MIB)
+        await kv.take_over(1)
+        with pytest.raises(Full):  # noqa: PT012
+            for one in range(20_000):
+                kv.submit(f"fact.m/{one}", b"1")
+                last = kv.submit(f"fact.m/{one}", None)
+                if one % 500 == 0:
+                    await last
+
+        async def written() -> bool:
+            try:
+                await kv.take_over(1)
+                await kv.put("a", b"1")
+            except Full:
+                return False
+            return True
+
+        assert not await written()
+        await until(written, 20)
+
+
 async def until_complete(seen: AsyncIterator[Entry | None]) -> AsyncIterator[Entry]:
     async for entry in seen:
         if entry is None:
             return
         yield entry
+
+
+async def test_a_bucket_that_differs_from_what_was_asked_for_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nats(tmp_path) as lab:
+        await lab.bucket("alpha", max_bytes=2 * MIB)
+        await lab.bucket("alpha", "2", max_bytes=2 * MIB)
+        assert caplog.messages == []
+        await lab.bucket("alpha", "3", max_bytes=3 * MIB)
+        (line,) = caplog.messages
+        assert "bucket fmc-alpha is there" in line
+        assert line.endswith(f": max_bytes {2 * MIB} (not {3 * MIB})")
 
 
 async def test_instances_share_one_bucket_however_they_come(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,11 @@ from tests.interop.nats_lab import needs_nats
 from tests.unit.continuity.fabric import Packet
 from tests.unit.controller.domains import MACHINE_PORT, VM, VM_MAC
 
+from followme.federation.codec import MAX_ORDERS, encode_orders
 from followme.federation.engine import FederationError
+from followme.federation.messages import Attach
+from followme.federation.nats import NatsBus
+from followme.federation.nats_connection import NatsAccess
 from followme.system.process import run
 
 pytestmark = needs_nats
@@ -163,6 +168,30 @@ async def test_a_node_of_the_cluster_dies_while_a_machine_moves(tmp_path: Path) 
         await world.same_everywhere("dc-b")
         await world.carry_by_host("dc-a", "m2")
         await world.same_everywhere("dc-a")
+        await world.sessions_are_well()
+
+
+async def test_a_member_that_floods_takes_no_lease_away(tmp_path: Path) -> None:
+    """In the name of beta, whose own requests have to wait; nothing else has."""
+    async with fleet(tmp_path, {"alpha": 1, "beta": 1}) as world:
+        access = NatsAccess((world.servers[0].url,), "beta", world.logins["beta"].controller.password)
+        bus = await NatsBus.open(access, "beta", "flood")
+        many = encode_orders(1, [Attach(VM, VM_MAC, "dc-b", claim) for claim in range(MAX_ORDERS)])
+        try:
+            for frame in (b"[1,[" + b"0" * 2000, many):
+                until = time.monotonic() + 4
+                while time.monotonic() < until:
+                    for _ in range(100):
+                        await bus.connection.publish("fmc.alpha.beta", frame)
+                    await asyncio.sleep(0.01)
+        finally:
+            await bus.close()
+        said = world.said("alpha/1")
+        assert said.count(SERVES) == 1
+        assert "lost (epoch" not in said
+        assert len(said.splitlines()) < 50
+        await world.carry_by_host("dc-b", "m1")
+        await world.same_everywhere("dc-b")
         await world.sessions_are_well()
 
 

@@ -32,6 +32,8 @@ from followme.federation.messages import (
     Denied,
     Flipped,
     Held,
+    Holds,
+    Left,
     Order,
     Prepare,
     Quiet,
@@ -54,9 +56,10 @@ from followme.federation.nouns import (
     mapping_text,
 )
 
-names = st.text(min_size=1, max_size=12)
-reasons = st.text(max_size=40)
-ids = st.text(min_size=1, max_size=40)
+LETTERS = "-_azAZ09"
+names = st.text(LETTERS + ".", min_size=1, max_size=12)
+reasons = st.text(max_size=40).filter(str.isprintable)
+ids = st.text(LETTERS, min_size=1, max_size=40) | st.integers(0, MAX_VERSION).map("attach {}".format)
 versions = st.integers(0, MAX_VERSION)
 addresses = st.integers(0, (1 << 32) - 1).map(IPv4Address)
 macs = st.binary(min_size=6, max_size=6)
@@ -73,7 +76,9 @@ orders: st.SearchStrategy[Order] = st.one_of(
     st.builds(Update, mappings, some_names, st.booleans(), some_names), st.builds(Ready, addresses, ids, versions),
     st.builds(Denied, addresses, ids, reasons), st.builds(Flipped, addresses, ids),
     st.builds(Released, addresses, ids), st.builds(Aborted, addresses, ids),
-    st.builds(Attach, addresses, macs, names, versions), st.builds(Told, addresses, tolds),
+    st.builds(Attach, addresses, macs, names, versions), st.builds(Left, addresses),
+    st.builds(Told, addresses, tolds),
+    st.builds(Holds, addresses, tolds),
     st.builds(Quiet, addresses, places),
 )  # fmt: skip
 answers: st.SearchStrategy[Answer] = st.one_of(

@@ -232,7 +232,11 @@ class Federation(RuleBasedStateMachine):
                 if view.mapping.here.locator == one.identifier:
                     continue  # at home it speaks as itself
                 for network in view.told - view.telling - {one.home}:
-                    peer = self.world.feds[self.world.owner(network)].view(one.identifier)
+                    owner = self.world.feds[self.world.owner(network)]
+                    record = owner._held.records.peek(int(one.identifier))
+                    if record is not None and network in record.unsure - record.networks:
+                        continue  # home could not be reached, and is still asked
+                    peer = owner.view(one.identifier)
                     assert peer is not None
                     assert peer.mapping is not None
                     assert network in peer.told

@@ -28,7 +28,7 @@ MOST_SWITCHES = 1 << 22
 SERVICE_MOVE = (16, 4)
 """Orders of a service's move from one foreign network to another: of all domains, and more for each correspondent
 domain (counted)."""
-USER_MOVE = (8, 2)
+USER_MOVE = (9, 2)
 """The same of a terminal that shows up by itself (counted)."""
 QUANTILES = (0.5, 0.99, 0.999)
 

@@ -8,26 +8,50 @@ from pathlib import Path
 from followme.agent.config import AgentConfig
 from followme.agent.host_config import MIN_PASSWORD, HostAgentConfig
 from followme.config.document import ConfigError
+from followme.config.federation import FederatedConfig
 from followme.config.keys import KeyFileError, read_key
 from followme.config.lisp import LispConfig
+from followme.federation.keyfile import load_private_key
+from followme.federation.signing import public_key_of
 from followme.remote.keys import MIN_KEY
 from followme.xtr.config import MIN_KEY_BYTES
 
+_Config = AgentConfig | HostAgentConfig | LispConfig | FederatedConfig
 
-def check_keys(config: AgentConfig | HostAgentConfig | LispConfig, name: str) -> None:
+
+def check_keys(config: _Config, name: str) -> None:
     """``ConfigError`` with a line for each key file that is missing, too open, or holds no key; ``name`` is the
-    config file's in them."""
+    config file's in them. In a federation no other domain may have our own key."""
     problems = []
     for key, file, least in _of(config):
         try:
             read_key(file, least)
         except KeyFileError as error:
             problems.append(f"{name}: {key}: {error}")
+    if isinstance(config, FederatedConfig):
+        problems += [f"{name}: {problem}" for problem in _own_key(config)]
     if problems:
         raise ConfigError(problems)
 
 
-def _of(config: AgentConfig | HostAgentConfig | LispConfig) -> Iterator[tuple[str, Path, int]]:
+def _own_key(config: FederatedConfig) -> Iterator[str]:
+    section = config.file.federation
+    try:
+        own = public_key_of(load_private_key(section.key_file))
+    except KeyFileError as error:
+        yield f"federation.key_file: {error}"
+        return
+    for index, domain in enumerate(section.domains):
+        if domain.public_key == own:
+            yield (f"federation.domains[{index}].public_key: it is our own, of federation.key_file; "
+                   f"{domain.name}'s is needed")  # fmt: skip
+
+
+def _of(config: _Config) -> Iterator[tuple[str, Path, int]]:
+    if isinstance(config, FederatedConfig):
+        if config.file.federation.password_file is not None:
+            yield "federation.password_file", config.file.federation.password_file, MIN_PASSWORD
+        return
     if isinstance(config, LispConfig):
         yield from _of_controller(config)
         return

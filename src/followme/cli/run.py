@@ -125,7 +125,9 @@ def _controller_config(path: Path, data: dict[str, Any] | None = None) -> Any:
 
     data = read(path, "networks", "docs/config.md") if data is None else data
     if "federation" in data:
-        return config_federation.check(data, str(path))
+        federated = config_federation.check(data, str(path))
+        check_keys(federated, str(path))
+        return federated
     if data.get("plane") != "lisp":
         checked: config.Config | config_lisp.LispConfig = config.check(data, str(path))
     else:

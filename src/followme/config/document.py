@@ -101,7 +101,8 @@ def _line(name: str, problem: Any, page: str, secrets: bool) -> str:
     value, kind = problem["input"], problem["type"]
     secret = any(isinstance(part, str) and part in ("key", "keys") for part in problem["loc"])
     full = isinstance(value, (dict, list, tuple)) and bool(value)
-    hidden = secrets and (secret or kind == "extra_forbidden" or full)
+    userinfo = isinstance(value, str) and "@" in value  # a URL's, with a password perhaps
+    hidden = (secrets and (secret or kind == "extra_forbidden" or full)) or userinfo
     if kind == "extra_forbidden":
         return f"{name}: {key}: unknown key{'' if hidden else f' (value {short(value)})'}; see {page} for the keys"
     if kind == "missing":

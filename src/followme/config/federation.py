@@ -27,22 +27,25 @@ from followme.config.openflow import (
     contradictions,
     nodes_of,
 )
+from followme.config.public_key import OCTETS, proves
 from followme.domain import NO_DATAPATH, Network, NetworkKind, Node
 
 PAGE = "docs/federation.md"
-PUBLIC_KEY_BYTES = 32
+REPLICAS = (1, 3, 5)
 MEMORY = "memory"
+OPERATOR = "operator"
+"""As ``federation.orders.OPERATOR``: who gives orders within a domain."""
 _NO_MAC = bytes(6)
 
 
 def _public_key(value: object) -> bytes:
-    if isinstance(value, bytes) and len(value) == PUBLIC_KEY_BYTES:
+    if isinstance(value, bytes) and len(value) == OCTETS and proves(value):
         return value
     try:
         key = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
     except (binascii.Error, ValueError):
         key = b""
-    if len(key) != PUBLIC_KEY_BYTES:
+    if len(key) != OCTETS or not proves(key):
         raise ValueError("write an Ed25519 public key in base64, as `followme federation key` prints it")
     return key
 
@@ -58,6 +61,12 @@ def _bus(value: str) -> str:
             raise ValueError(f"write '{MEMORY}', or servers as in nats://192.0.2.1:4222,nats://192.0.2.2:4222")
         if parts.username or parts.password:
             raise ValueError("no user or password in here; they have keys of their own")
+    return value
+
+
+def _replicas(value: int) -> int:
+    if value not in REPLICAS:
+        raise ValueError(f"write {', '.join(map(str, REPLICAS[:-1]))} or {REPLICAS[-1]}: most of them must agree")
     return value
 
 
@@ -127,7 +136,7 @@ class FederationSection(Section):
     user: Name | None = None
     password_file: FilePath | None = None
     ca: FilePath | None = None
-    replicas: Annotated[int, Field(strict=True, ge=1, le=5)] = 1
+    replicas: Annotated[int, Field(strict=True), AfterValidator(_replicas)] = 1
     lease_s: Annotated[Number, Field(ge=0.5, le=60.0)] = 1.5
 
 
@@ -199,6 +208,9 @@ def _contradictions(file: FederatedFile) -> Iterator[str]:
                 yield f"networks[{index}].{what}: has no effect in a federation; {_INSTEAD[what]}"
         if one.hypervisor_host is not None and one.hypervisor_port is None:
             yield f"networks[{index}].hypervisor_host: has no effect without hypervisor_port"
+        if one.host_name == OPERATOR:
+            key = "name" if one.hypervisor_host is None else "hypervisor_host"
+            yield f"networks[{index}].{key}: {OPERATOR} is who gives orders on the bus, and no host"
         if one.hypervisor_port is not None and one.hypervisor_port == one.uplink.port:
             yield f"networks[{index}].hypervisor_port: {one.hypervisor_port} is the uplink's port"
         if one.hypervisor_port is not None and one.kind is not NetworkKind.DATACENTRE:

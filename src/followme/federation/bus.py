@@ -58,7 +58,8 @@ class Bus(Protocol):
         ...
 
     async def pause(self) -> None:
-        """Serve nobody any more (until ``serve`` is called again): the lease went to another instance."""
+        """Serve nobody any more (until ``serve`` is called again), and answer nobody who has asked: handlers are
+        cancelled. The lease went to another instance."""
         ...
 
     async def close(self) -> None: ...

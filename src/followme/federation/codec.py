@@ -6,6 +6,7 @@ Whatever comes in, reading raises nothing but ``MessageError``, and takes no mor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Any, Final
@@ -20,6 +21,8 @@ from .messages import (
     Denied,
     Flipped,
     Held,
+    Holds,
+    Left,
     Order,
     Prepare,
     Quiet,
@@ -50,7 +53,8 @@ MAX_ORDERS: Final = 256
 MAX_NETWORKS: Final = 1024
 """In one message: of a list of networks."""
 MAX_REASON: Final = 300
-MAX_MIGRATION: Final = 128
+_MIGRATION: Final = re.compile(r"[-_A-Za-z0-9]{1,64}|attach [0-9]{1,16}")
+"""Hosts' ids, and what home calls a move that an Attach has begun."""
 
 
 class MessageError(Exception):
@@ -116,13 +120,14 @@ def _read(item: Any, readers: Mapping[str, Callable[[Any], Any]]) -> Any:
 
 
 def _reason(value: Any) -> str:
+    """People read it, in a log: what would not be seen there as it is becomes question marks."""
     if type(value) is not str or len(value) > MAX_REASON:
         raise NounError("a reason is expected, in few words")
-    return value
+    return value if value.isprintable() else "".join([one if one.isprintable() else "?" for one in value])
 
 
 def _migration(value: Any) -> str:
-    if type(value) is not str or not 0 < len(value) <= MAX_MIGRATION:
+    if type(value) is not str or not _MIGRATION.fullmatch(value):
         raise NounError("a migration's id is expected")
     return value
 
@@ -183,9 +188,18 @@ def _attach(item: list[Any]) -> Attach:
     return Attach(address(identifier), mac_of(mac), name(network), number(claim))
 
 
+def _left(item: list[Any]) -> Left:
+    return Left(address(row(item, 2)[1]))
+
+
 def _tell(item: list[Any]) -> Told:
     _, identifier, told = row(item, 3)
     return Told(address(identifier), _told(told))
+
+
+def _holds(item: list[Any]) -> Holds:
+    _, identifier, held = row(item, 3)
+    return Holds(address(identifier), _told(held))
 
 
 def _quiet(item: list[Any]) -> Quiet:
@@ -196,7 +210,7 @@ def _quiet(item: list[Any]) -> Quiet:
 _ORDERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "prepare": _prepare, "reserve": _reserve, "update": _update, "ready": _ready, "denied": _denied,
     "flipped": _phase(Flipped), "released": _phase(Released), "aborted": _phase(Aborted),
-    "attach": _attach, "told": _tell, "quiet": _quiet,
+    "attach": _attach, "left": _left, "told": _tell, "holds": _holds, "quiet": _quiet,
 }  # fmt: skip
 
 _ANSWERS: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -215,7 +229,9 @@ _WRITE: Final[Mapping[type, Callable[[Any], list[Any]]]] = {
     Released: lambda order: ["released", int(order.identifier), order.migration],
     Aborted: lambda order: ["aborted", int(order.identifier), order.migration],
     Attach: lambda order: ["attach", int(order.identifier), order.mac.hex(), order.network, order.claim],
+    Left: lambda order: ["left", int(order.identifier)],
     Told: lambda order: ["told", int(order.identifier), dict(order.told)],
+    Holds: lambda order: ["holds", int(order.identifier), dict(order.held)],
     Quiet: lambda order: ["quiet", int(order.identifier), order.place.network, int(order.place.locator)],
     Accepted: lambda answer: ["accepted", answer.version],
     Refused: lambda answer: ["refused", _words(answer.reason), answer.again],

@@ -32,6 +32,8 @@ from .nouns import Mapping
 from .outputs import Attached, Done, IsDenied, IsReady, NotAttached
 
 ASKED, READY = "asked", "ready"
+MAX_PASSING: Final = 256
+"""Migrations that are not known here, of which home is asked at a time."""
 _PHASES: Final[dict[str, type[Flipped] | type[Released] | type[Aborted]]] = {
     "flipped": Flipped, "released": Released, "aborted": Aborted,
 }  # fmt: skip
@@ -44,6 +46,8 @@ class _Migration:
     network: str
     state: str = ASKED
     phases: list[str] = field(default_factory=list)
+    passing: bool = False
+    """It was not prepared here, or is over: home is asked, and nothing is written."""
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ class Conductor:
         self._migrations: dict[tuple[int, str], _Migration] = {}
         self._shown: dict[int, _Shown] = {}
         self._claim = 0
+        self._passing = 0
 
     def prepare(self, identifier: IPv4Address, network: str, migration: str) -> None:
         key = int(identifier), migration
@@ -85,13 +90,29 @@ class Conductor:
     def phase(self, identifier: IPv4Address, migration: str, phase: str) -> None:
         """``flipped``, ``released`` or ``aborted``: told home until it has accepted it."""
         key = int(identifier), migration
-        known = self._migrations.setdefault(key, _Migration("", READY))
+        known = self._migrations.get(key)
+        if known is None:
+            reason = self._not_to_be_passed(key[0])
+            if reason:
+                self._desk.effect(Done(identifier, migration, phase, reason))
+                return
+            known = self._migrations[key] = _Migration("", READY, passing=True)
+            self._passing += 1
         if phase not in known.phases and not (known.phases and known.phases[-1] != "flipped"):
             known.phases.append(phase)
             known.state = READY
         self._desk.cancel(("prepare", *key))
         self._save(key)
         self._send_phase(key)
+
+    def _not_to_be_passed(self, key: int) -> str:
+        """Why home is not asked about a migration that is not known here, or nothing: it may be over, and the host
+        has not heard that."""
+        if self._registry.home_of(IPv4Address(key)) is None or (
+            self._mapping_of(key) is None and not self._gone(key)
+        ):
+            return "the node is not known here"
+        return "too many migrations that are not known here" if self._passing >= MAX_PASSING else ""
 
     def attach(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
         """A node has shown up in an own network."""
@@ -257,13 +278,18 @@ class Conductor:
 
     def _save(self, key: tuple[int, str]) -> None:
         known = self._migrations[key]
+        if known.passing:
+            return
         fact = orjson.dumps([known.network, known.state, known.phases])
         self._desk.out.writes[f"m/{key[0]}/{key[1]}"] = fact
 
     def _end(self, key: tuple[int, str]) -> None:
-        del self._migrations[key]
+        known = self._migrations.pop(key)
         self._desk.cancel(("prepare", *key))
-        self._desk.out.writes[f"m/{key[0]}/{key[1]}"] = None
+        if known.passing:
+            self._passing -= 1
+        else:
+            self._desk.out.writes[f"m/{key[0]}/{key[1]}"] = None
 
     def _save_shown(self, key: int) -> None:
         shown = self._shown[key]

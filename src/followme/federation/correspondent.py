@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .desk import Desk
+from .doubts import Doubts
 from .held import MAX_TOLD, Holdings
 from .messages import Answer, Held, Refused, Update
 from .nouns import Mapping
@@ -19,8 +20,10 @@ from .records import HeldRecord
 class Correspondent:
     """``adopted(identifier, record)`` is called when a newer mapping is held."""
 
-    def __init__(self, desk: Desk, held: Holdings, adopted: Callable[[int, HeldRecord], None]) -> None:
-        self._desk, self._held, self._adopted = desk, held, adopted
+    def __init__(
+        self, desk: Desk, held: Holdings, doubts: Doubts, adopted: Callable[[int, HeldRecord], None]
+    ) -> None:
+        self._desk, self._held, self._doubts, self._adopted = desk, held, doubts, adopted
         self._registry = desk.registry
 
     def update(self, sender: str, order: Update) -> Answer:
@@ -36,6 +39,8 @@ class Correspondent:
             refused = self._refuse(sender, home, mapping, networks, current, key)
             if refused is not None:
                 return refused
+        if sender != home and record is not None and networks & record.unsure:
+            return self._desk.refuse("home has not confirmed it", again=True)
         if record is None:
             version, at_home = self._held.tomb(key)
             if mapping.version < version and not at_home and networks:
@@ -47,12 +52,17 @@ class Correspondent:
             record.mapping = current = mapping
             if mapping.settled_home:
                 record.networks.clear()
+                self._doubts.end(key, record, tuple(record.unsure))
         if current is not None and not current.settled_home:
             record.networks |= networks
+            if networks and sender not in (home, self._desk.me):
+                self._doubts.begin(key, record, networks)
+        sure = record.unsure.intersection(order.networks) if sender == home else set()
         if sender == home:
+            self._doubts.end(key, record, sure)
             self._from_home(key, record, order)
         answer = Held(current.version if current else mapping.version, dict(record.told) if sender == home else {})
-        if newer or networks or order.settled or order.told:
+        if newer or networks or sure or order.settled or order.told:
             self._held.keep(key, record, record.mapping)
         if newer:
             self._adopted(key, record)
@@ -64,7 +74,7 @@ class Correspondent:
         if mapping is None or mapping.version != order.mapping.version:
             return
         if order.settled:
-            self._held.drop(record, mapping)
+            self._held.drop(key, record, mapping)
         if not record.given:
             record.told.clear()  # home has the list, and nobody speaks from here any more
             return
@@ -87,7 +97,7 @@ class Correspondent:
             return self._desk.refuse("sender is neither the node's home nor where it is")
         if mapping is held:
             return None  # our own foreign role tells our own networks
-        if mapping.card != (held.card if held else None) and (refused := self._refuse_card(mapping, key)):
+        if mapping.card != (held.card if held else None) and (refused := self._refuse_card(mapping)):
             return refused
         record = self._held.records.get(key)
         for place in mapping.places:
@@ -106,13 +116,11 @@ class Correspondent:
             return self._desk.refuse("table full")
         return None
 
-    def _refuse_card(self, mapping: Mapping, key: int) -> Refused | None:
+    def _refuse_card(self, mapping: Mapping) -> Refused | None:
         card = mapping.card
         network = self._registry.network_of(card.identifier)
         if network is None or network.name != card.home:
             return self._desk.refuse("the identifier is not of the home network")
         if network.outer(card.address) != card.identifier if card.address in network.inside else True:
             return self._desk.refuse("the address does not belong to the identifier")
-        if self._held.name_taken(card.name, key):
-            return self._desk.refuse("another node has this name")
         return None

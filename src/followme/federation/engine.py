@@ -11,21 +11,24 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Any, Protocol
 
 from followme.domain import Mac
 from followme.store import Store
 
+from .allowance import MALFORMED, OCTETS_EACH, ORDERS_S, Allowance
+from .awaited import Awaited, Key
 from .bus import Bus, BusError, NoAnswer
 from .codec import MAX_ORDERS, MessageError, decode_answers, decode_orders, encode_answers, encode_orders
 from .federate import Federate
-from .messages import Answer, Attach, Order, Refused, Update
+from .messages import Answer, Attach, Order, Refused
 from .nouns import Card, Place
 from .outbox import Outbox
-from .outputs import Attached, CannotPass, Changed, Done, Effect, IsDenied, IsReady, NotAttached, Passes
+from .outputs import Changed, Effect
+from .presence import Presence, final
+from .turns import Asked, Turn, unanswered, unless
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,6 @@ TURN_S = 0.05
 """How long a turn may go on taking what waits: the lease must be renewed, and the bus answered, in between."""
 PREPARE_S, PHASE_S = 10.0, 30.0
 
-
-_PRESENT = Refused("it still answers where it is")
 
 
 class FederationError(Exception):
@@ -61,32 +62,14 @@ class EdgeNetwork(Protocol):
         what went wrong for which. It must read the views before it first waits: they are kept then."""
         ...
 
-    async def still_here(self, identifier: IPv4Address) -> bool:
-        """Whether the node answers in an own network, so that it cannot have shown up elsewhere."""
+    async def still_here(self, identifier: IPv4Address) -> bool | None:
+        """Whether the node answers in an own network, so that it cannot have shown up elsewhere; ``None``: that
+        cannot be found out now."""
         ...
 
     def effect(self, effect: Effect) -> None:
         """All effects but ``Changed``, each after the rules that it came with."""
         ...
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A frame of another domain that waits for its turn."""
-
-    sender: str
-    orders: list[Order]
-    answers: asyncio.Future[list[Answer] | None]
-
-
-@dataclass(slots=True)
-class _Turn:
-    asked: list[tuple[_Asked, list[Answer]]]
-    own: list[tuple[Order, Answer]]
-    effects: list[Effect]
-
-
-_Key = tuple[str, IPv4Address, str]
 
 
 class Engine:
@@ -104,14 +87,17 @@ class Engine:
         self._bus, self._store, self._network = bus, store, network
         self._epoch, self._clock, self._valid = epoch, clock, valid
         self._epochs: dict[str, int] = {}
-        self._asked: deque[_Asked] = deque()
+        self._allowance = Allowance(ORDERS_S, 2 * ORDERS_S)
+        self._asked: deque[Asked] = deque()
         self._waiting = 0
         self._events: deque[Callable[[float], None]] = deque()
         self._wake = asyncio.Event()
         self._outbox = Outbox(self._send)
+        self._questions = Outbox(self._send)  # which do not wait behind what switches must confirm
+        self._presence = Presence(bus.domain, federate, network.still_here, self._questions.put)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._results: dict[_Key, list[asyncio.Future[str]]] = {}
+        self._awaited = Awaited()
         self.counted: Counter[str] = Counter()
         """Frames and orders, in and out, turns, and what was dropped or malformed: for people."""
 
@@ -136,6 +122,7 @@ class Engine:
         """Ask and answer nothing any more. The bus stays open, and serves nobody."""
         await self._bus.pause()
         self._outbox.close()
+        self._questions.close()
         tasks = [*self._tasks, *([self._running] if self._running else [])]
         for task in tasks:
             task.cancel()
@@ -143,13 +130,8 @@ class Engine:
         self._fail("the controller has stopped")
 
     def _fail(self, why: str) -> None:
-        for futures in self._results.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(NotYet(why))
-        self._results.clear()
-        for asked in self._asked:
-            asked.answers.set_result(None)
+        self._awaited.fail(NotYet(why))
+        unanswered(self._asked)
         self._asked.clear()
 
     # --- events of the own network (each takes its turn) ---------------------------------------------------
@@ -210,81 +192,75 @@ class Engine:
         call = lambda now: self.federate.speaks(identifier, network)  # noqa: E731
         await self._result(("passes", identifier, network), call, timeout)
 
-    async def _result(self, key: _Key, call: Callable[[float], None], timeout: float) -> None:
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        waiting = self._results.setdefault(key, [])
-        waiting.append(future)
+    async def _result(self, key: Key, call: Callable[[float], None], timeout: float) -> None:
         self._event(call)
         what = f"{key[0]} of {key[1]} ({key[2]})"
-        try:
-            async with asyncio.timeout(timeout):
-                reason = await future
-        except TimeoutError:
-            raise NotYet(f"{what}: not confirmed within {timeout:g} s") from None
-        finally:
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting and self._results.get(key) is waiting:
-                del self._results[key]
+        reason = await self._awaited.result(key, timeout)
+        if reason is None:
+            raise NotYet(f"{what}: not confirmed within {timeout:g} s")
         if reason:
             raise FederationError(f"{what}: {reason}")
-
-    def _settle(self, effect: Effect) -> None:
-        match effect:
-            case IsReady(identifier, migration):
-                key, reason = ("ready", identifier, migration), ""
-            case IsDenied(identifier, migration, reason):
-                key = ("ready", identifier, migration)
-            case Done(identifier, migration, phase, reason):
-                key = (phase, identifier, migration)
-            case Passes(identifier, network):
-                key, reason = ("passes", identifier, network), ""
-            case CannotPass(identifier, network, reason):
-                key = ("passes", identifier, network)
-            case Attached() | NotAttached() | Changed():
-                return
-        for future in self._results.pop(key, ()):
-            if not future.done():
-                future.set_result(reason)
 
     # --- the bus ------------------------------------------------------------------------------------------
 
     async def receive(self, sender: str, payload: bytes) -> bytes:
         """Another domain's frame; its answers. ``BusError`` if it is not to be answered."""
+        now = self._clock()
+        if not self._allowance.has(sender, now):
+            self.counted["too much"] += 1
+            raise BusError(f"a frame of {sender}: it orders more than {ORDERS_S:g} a second")
+        cost = len(payload) / OCTETS_EACH
         try:
             epoch, orders = decode_orders(payload)
+            cost += len(orders)
         except MessageError as error:
+            cost += MALFORMED
             self.counted["malformed"] += 1
             raise BusError(f"a frame of {sender}: {error}") from None
+        finally:
+            self._allowance.charge(sender, cost, now)
         highest = self._epochs.get(sender, 0)
         if epoch < highest:
             self.counted["old epoch"] += 1
             reason = f"epoch {epoch} of {sender} is over, {highest} has begun"
             return encode_answers(self._epoch, [Refused(reason, again=True)] * len(orders))
         self._epochs[sender] = epoch
+        self._check_running(sender)
         if self._waiting + len(orders) > MAX_WAITING:
             self.counted["dropped"] += 1
             raise BusError(f"a frame of {sender}: {self._waiting} orders are waiting already")
         self.counted["orders in"] += len(orders)
-        refused = await self._pretended(orders)
-        believed = [order for order in orders if not (isinstance(order, Attach) and order.identifier in refused)]
-        asked = _Asked(sender, believed, asyncio.get_running_loop().create_future())
-        self._asked.append(asked)
-        self._waiting += len(asked.orders)
-        self._wake.set()
-        answers = await asked.answers
+        asked = Asked(sender, orders, [], asyncio.get_running_loop().create_future())
+        self._waiting += len(orders)
+        try:
+            asked.verdicts = await self._presence.look(sender, orders)
+            self._check_running(sender)
+        except BaseException:
+            self._waiting -= len(orders)
+            raise
+        if (answers := final(asked.verdicts)) is not None:
+            self._waiting -= len(orders)
+        else:
+            self._asked.append(asked)
+            self._wake.set()
+            answers = await asked.answers
         if answers is None or not self._valid():
             raise BusError(f"a frame of {sender}: this instance of {self._bus.domain} has stopped")
-        if len(asked.orders) < len(orders):
-            rest = iter(answers)
-            kept = set(map(id, asked.orders))
-            answers = [next(rest) if id(order) in kept else _PRESENT for order in orders]
         return encode_answers(self._epoch, answers)
 
-    async def _pretended(self, orders: Sequence[Order]) -> set[IPv4Address]:
-        """Nodes that are said to be elsewhere and answer here: somebody pretends to be them."""
-        shown = {order.identifier for order in orders if isinstance(order, Attach)}
-        return {identifier for identifier in shown if await self._network.still_here(identifier)}
+    def _check_running(self, sender: str) -> None:
+        if self._running is None or self._running.done():
+            raise BusError(f"a frame of {sender}: this instance of {self._bus.domain} has stopped")
+
+    async def _look_first(self, order: Attach) -> None:
+        """Its home is here, and it shows up here; but another has it, who is asked first."""
+        (verdict,) = await self._presence.look(self._bus.domain, [order])
+
+        def decide(now: float) -> None:
+            answer = self._presence.receive(self._bus.domain, order, verdict, now)
+            self.federate.answered(self._bus.domain, order, answer, now)
+
+        self._event(decide)
 
     async def _send(self, to: str, orders: Sequence[Order]) -> None:
         """One frame, and what comes back; called by the outbox."""
@@ -301,11 +277,12 @@ class Engine:
                 raise MessageError(f"{len(found)} answers of {to} to {len(orders)} orders")
             self._epochs[to] = epoch
             answers = found
-        except (BusError, MessageError) as error:
+        except (BusError, MessageError, ValueError) as error:  # ValueError: what is no domain's name
             self.counted["frames not answered"] += 1
             log.debug("%s", error)
         except LeaseLost:
             return
+        self._presence.answered(to, orders, answers)
         self._event(lambda now: self._answered(to, list(zip(orders, answers, strict=True)), now))
 
     def _answered(self, to: str, pairs: Sequence[tuple[Order, Answer | None]], now: float) -> None:
@@ -323,20 +300,30 @@ class Engine:
             while True:
                 await self._until_something()
                 self._check_lease()
-                turn, orders = self._turn()
-                await self._store.replicated()
-                self._check_lease()
+                turn = Turn([], [], [])
+                try:
+                    orders = self._turn(turn)
+                    await self._store.replicated()
+                    self._check_lease()
+                except BaseException:
+                    turn.unanswered()
+                    raise
                 for to, order in orders:
                     self._outbox.put(to, order)
                 if turn.asked or turn.own or turn.effects:
-                    task = asyncio.ensure_future(self._finish(turn))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    task = self._start(self._finish(turn))
+                    task.add_done_callback(turn.unanswered)  # also if it is cancelled before it begins
                 await asyncio.sleep(0)  # it reads the views now, before another turn changes them
         except Exception as error:
             log.warning("the engine of %s stops: %s", self._bus.domain, error)
             self._fail(f"the controller stops: {error}")
             raise
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _until_something(self) -> None:
         if not self._asked and not self._events:
@@ -348,11 +335,10 @@ class Engine:
             except TimeoutError:
                 return
 
-    def _turn(self) -> tuple[_Turn, list[tuple[str, Order]]]:
-        """Hand over all that waits, and commit what is to be kept; ``StoreError``."""
+    def _turn(self, turn: Turn) -> list[tuple[str, Order]]:
+        """Hand over all that waits, and commit what is to be kept; the orders to others. ``StoreError``."""
         now = self._clock()
         self.counted["turns"] += 1
-        turn = _Turn([], [], [])
         enough = time.monotonic() + TURN_S
         while self._events or self._asked:
             if self._events:
@@ -360,8 +346,10 @@ class Engine:
             if self._asked:
                 asked = self._asked.popleft()
                 self._waiting -= len(asked.orders)
-                answers = [self.federate.receive(asked.sender, order, now) for order in asked.orders]
+                answers: list[Answer] = []
                 turn.asked.append((asked, answers))
+                for order, verdict in zip(asked.orders, asked.verdicts, strict=True):
+                    answers.append(self._presence.receive(asked.sender, order, verdict, now))
             if time.monotonic() > enough:
                 break
         at = self.federate.next_timer()
@@ -378,10 +366,14 @@ class Engine:
                 orders += [(to, order) for to, order in out.orders if to != self._bus.domain]
                 if not own:
                     break
-                turn.own += [(order, self.federate.receive(self._bus.domain, order, now)) for order in own]
-        return turn, orders
+                for order in own:
+                    if isinstance(order, Attach) and self.federate.doubted(self._bus.domain, order) is not None:
+                        self._start(self._look_first(order))
+                    else:
+                        turn.own.append((order, self.federate.receive(self._bus.domain, order, now)))
+        return orders
 
-    async def _finish(self, turn: _Turn) -> None:
+    async def _finish(self, turn: Turn) -> None:
         """Switches, then effects and answers."""
         changed = {effect.identifier for effect in turn.effects if isinstance(effect, Changed)}
         wrong: Mapping[IPv4Address, str] = {}
@@ -393,19 +385,16 @@ class Engine:
                 wrong = dict.fromkeys(changed, str(error) or type(error).__name__)
         for effect in turn.effects:
             if not isinstance(effect, Changed):
-                self._settle(effect)
-                self._network.effect(effect)
+                self._awaited.settle(effect)
+                try:
+                    self._network.effect(effect)
+                except Exception:  # it concerns one node; the answers concern others
+                    self.counted["effects failed"] += 1
+                    log.exception("%s of %s", type(effect).__name__, effect.identifier)
         if turn.own:
-            pairs = [(order, _unless(wrong, order, answer)) for order, answer in turn.own]
+            pairs = [(order, unless(wrong, order, answer)) for order, answer in turn.own]
             self._event(lambda now: self._answered(self._bus.domain, pairs, now))
         for asked, answers in turn.asked:
             if not asked.answers.done():
                 pairs_of = zip(asked.orders, answers, strict=True)
-                asked.answers.set_result([_unless(wrong, order, answer) for order, answer in pairs_of])
-
-
-def _unless(wrong: Mapping[IPv4Address, str], order: Order, answer: Answer) -> Answer:
-    """A mapping whose rules the switches do not have is not held yet: it must come again."""
-    if isinstance(order, Update) and order.identifier in wrong and not isinstance(answer, Refused):
-        return Refused(wrong[order.identifier], again=True)
-    return answer
+                asked.answers.set_result([unless(wrong, order, answer) for order, answer in pairs_of])

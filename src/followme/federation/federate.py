@@ -6,15 +6,19 @@ like all others, and are to be given to ``receive``; so the own switches confirm
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address
+from typing import Final
 
 from followme.domain import Mac
+from followme.system.seldom import MAX_LINES
 
 from .conductor import Conductor
 from .correspondent import Correspondent
 from .desk import Desk
+from .doubts import Doubts
 from .foreign import Foreign
 from .held import Holdings
 from .home import Home
@@ -24,6 +28,8 @@ from .messages import (
     Attach,
     Denied,
     Flipped,
+    Holds,
+    Left,
     Order,
     Prepare,
     Quiet,
@@ -34,13 +40,18 @@ from .messages import (
     Told,
     Update,
 )
-from .moves import Moves
+from .moves import Moves, Whereabouts
 from .nouns import Card, Mapping, Place
 from .outputs import CannotPass, Outputs, Passes, View
 from .records import HeldRecord, HomeRecord
 from .registry import Registry
 from .signing import Signer
 from .table import Load
+
+log = logging.getLogger(__name__)
+
+ASIDE: Final = "a record that cannot be used"
+MAX_KEY: Final = 100
 
 
 class Federate:
@@ -55,29 +66,49 @@ class Federate:
     ) -> None:
         self._registry = registry
         self._desk = Desk(registry, signer)
-        names: dict[str, int] = {}
-        self._home = Home(self._desk, names, load)
+        self._home = Home(self._desk, load)
         self._moves = Moves(self._desk, self._home)
-        self._held = Holdings(self._desk, names, load)
+        self._held = Holdings(self._desk, load)
         self._foreign = Foreign(self._desk, self._held)
-        self._correspondent = Correspondent(self._desk, self._held, self._adopted)
+        self._doubts = Doubts(self._desk, self._held)
+        self._correspondent = Correspondent(self._desk, self._held, self._doubts, self._adopted)
         self._conductor = Conductor(self._desk, self._mapping, lambda key: self._held.tomb(key)[0])
         self._unfinished: list[int] = []
+        self._doubtful: list[int] = []
         self.restore(facts)
         self.resume()
 
     def restore(self, facts: Iterable[tuple[str, bytes]]) -> None:
         """Some of the facts, if they are too many to be read at one go; then ``resume``, before anything else."""
-        self._unfinished += [identifier for key, fact in facts for identifier in self._restore(key, fact)]
+        for key, fact in facts:
+            try:
+                self._unfinished += self._restore(key, fact)
+            except Exception as error:
+                self._set_aside(key, f"{type(error).__name__}: {error}")
+
+    def _set_aside(self, key: str, why: str) -> None:
+        """One fact that cannot be used must not take all others with it. It stays in the store."""
+        self._desk.refusals[ASIDE] += 1
+        if self._desk.refusals[ASIDE] <= MAX_LINES:
+            log.error("fact %r is set aside: %s", key[:MAX_KEY], why)
 
     def resume(self) -> None:
         """All facts have been read: what was under way goes on."""
         self._held.restored()
         for identifier in self._unfinished:
-            self._home.resume(identifier)
-            self._moves.resume(identifier)
+            self._resume(self._home.resume, "n", identifier)
+            self._resume(self._moves.resume, "n", identifier)
         self._unfinished.clear()
+        for identifier in self._doubtful:
+            self._resume(self._doubts.resume, "h", identifier)
+        self._doubtful.clear()
         self._conductor.resume()
+
+    def _resume(self, what: Callable[[int], None], kind: str, identifier: int) -> None:
+        try:
+            what(identifier)
+        except Exception as error:
+            self._set_aside(f"{kind}/{identifier}", f"{type(error).__name__}: {error}")
 
     @property
     def refusals(self) -> Counter[str]:
@@ -161,6 +192,18 @@ class Federate:
             return self._correspondent.update(sender, order)
         return self._desk.refuse("nobody of that identifier is at home here")
 
+    def doubted(self, sender: str, order: Attach) -> Whereabouts | None:
+        """Who is to be asked whether it has the node, before this order is received; ``None``: nobody."""
+        if sender not in self._registry.domains or self._registry.home_of(order.identifier) != self._desk.me:
+            return None
+        return self._moves.doubted(sender, order)
+
+    def may_ask(self, sender: str, order: Left) -> Refused | None:
+        """Only home is told whether a node is here."""
+        if sender in self._registry.domains and self._registry.home_of(order.identifier) == sender:
+            return None
+        return self._desk.refuse("sender is not the node's home")
+
     def answered(self, to: str, order: Order, answer: Answer | None, now: float) -> None:
         """``None``: it was not answered."""
         self._desk.now = max(self._desk.now, now)
@@ -181,13 +224,15 @@ class Federate:
             self._conductor.attach_answered(order, answer)
         elif isinstance(order, Told):
             self._foreign.reported(to, order, answer)
+        elif isinstance(order, Holds):
+            self._doubts.answered(order, answer)
         elif isinstance(order, Quiet):
             key = ("quiet", int(order.identifier), int(order.place.locator))
             if answer is None or (isinstance(answer, Refused) and answer.again):
                 self._desk.again(key, order)
             else:
                 self._desk.settle(key, order)
-        else:
+        elif isinstance(order, Flipped | Released | Aborted):
             self._conductor.phase_answered(order, answer)
 
     def timer(self, now: float) -> None:
@@ -260,6 +305,8 @@ class Federate:
             return self._moves.aborted(sender, order)
         if isinstance(order, Told):
             return self._home.told(sender, order)
+        if isinstance(order, Holds):
+            return self._home.holds(sender, order)
         if isinstance(order, Quiet):
             return self._home.quiet(sender, order)
         return self._desk.refuse("not an order for home")
@@ -272,7 +319,7 @@ class Federate:
             self._conductor.changed(key, record.mapping)
             held = self._held.records.get(key)
             if held is not None and order.settled and order.mapping.version == record.mapping.version:
-                self._held.drop(held, record.mapping)
+                self._held.drop(key, held, record.mapping)
                 self._held.keep(key, held, None)
         return answer
 
@@ -284,11 +331,20 @@ class Federate:
     def _restore(self, key: str, fact: bytes) -> tuple[int, ...]:
         """The node at home here for which there is something to do, if the fact is about one."""
         kind, _, rest = key.partition("/")
+        if kind in ("n", "h", "m", "a"):
+            identifier = int(rest.partition("/")[0])
+            home = self._registry.home_of(IPv4Address(identifier))
+            if home is None or (kind == "n" and home != self._desk.me):
+                if kind == "h":  # somebody may still send to them, and they may be configured again
+                    self._held.give_again(fact)
+                self._set_aside(key, f"no network of {self._desk.me if kind == 'n' else 'any domain'} that is "
+                                     f"configured has {IPv4Address(identifier)}")  # fmt: skip
+                return ()
         if kind == "n":
-            identifier = int(rest)
             return (identifier,) if self._home.restore(identifier, fact) else ()
         if kind == "h":
-            self._held.restore(int(rest), fact)
+            if self._held.restore(identifier, fact):
+                self._doubtful.append(identifier)
         elif kind == "t":
             self._held.restore_tomb(int(rest), fact)
         else:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from .desk import Desk
-from .held import MAX_TOLD, Holdings
+from .held import MAX_GIVEN, MAX_TOLD, Holdings
 from .messages import Answer, Held, Refused, Reserve, Reserved, Told, Update
 from .outputs import CannotPass, Changed, Passes
 from .records import HeldRecord
@@ -40,17 +40,19 @@ class Foreign:
                 return Reserved(IPv4Address(locator))
         newest = max([version for _, version in record.given.values()], default=0)
         held = record.mapping.version if record.mapping is not None else 0
-        if order.version <= max(newest, held, self._held.tomb(key)[0]):
-            return self._desk.refuse("out of date")
-        if self._held.name_taken(order.card.name, key):
-            return self._desk.refuse("another node has this name")
+        newest = max(newest, held, self._held.tomb(key)[0])
+        if order.version <= newest:
+            self._desk.refusals["out of date"] += 1
+            return Held(newest)
         if self._held.full(key):
             return self._desk.refuse("table full")
-        given = self._held.pools.give(order.network)
+        if sum(where == order.network for where, _ in record.given.values()) >= MAX_GIVEN:
+            return self._desk.refuse("the node has too many locators of the network")
+        if self._held.share_used(key, order.network):
+            return self._desk.refuse("the node's home has its share of the network's locators")
+        given = self._held.give(key, record, order.network, order.version)
         if given is None:
             return self._desk.refuse("no locator is free in the network")
-        record.given[given] = order.network, order.version
-        self._held.names[order.card.name] = key
         self._held.keep(key, record, None)
         return Reserved(IPv4Address(given))
 

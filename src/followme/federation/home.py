@@ -10,34 +10,39 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Final
 
 from . import records
 from .desk import Desk
 from .held import MAX_TOLD
 from .holders import Holders
-from .messages import Accepted, Answer, Denied, Held, Quiet, Ready, Refused, Told, Update
+from .messages import Accepted, Answer, Denied, Held, Holds, Quiet, Ready, Refused, Told, Update
 from .nouns import Card, Place, signed
 from .nouns import Mapping as NodeMapping
 from .outputs import Changed, Passes
 from .records import HomeRecord
-from .table import Load, Table
+from .table import MAX_LIVE, Load, Table
+
+RAISE_S: Final = 1.0
+"""A node's versions are raised above what others say no more often."""
+MAX_RAISE: Final = 1 << 24
+"""And by no more: a liar cannot use the numbers up."""
 
 
 class Home:
     """``records`` by identifier (as a number)."""
 
-    def __init__(self, desk: Desk, names: dict[str, int], load: Load | None) -> None:
+    def __init__(self, desk: Desk, load: Load | None) -> None:
         self.records: Table[HomeRecord] = Table("n", HomeRecord.encode, records.home_record, load)
         self.holders = Holders(desk)
         self._desk = desk
         self._registry = desk.registry
         self._me = desk.me
-        self._names = names
+        self._raised: dict[int, float] = {}
 
     def know(self, card: Card) -> None:
         """A node that is at home here. It need not be away."""
         key = int(card.identifier)
-        self._names[card.name] = key
         record = self.records.get(key)
         if record is None:
             mapping = NodeMapping(card, 1, Place(card.home, card.identifier))
@@ -45,8 +50,6 @@ class Home:
         elif record.mapping.card != card or not record.known:
             record.known = True
             if record.mapping.card != card:
-                self._names.pop(record.mapping.card.name, None)
-                self._names[card.name] = key
                 self.change(record, record.mapping, card=card)
             self.records.put(key, record)
             self.advance(key, record)
@@ -57,7 +60,6 @@ class Home:
         record = self.records.get(key)
         if record is None or not record.known:
             return
-        self._names.pop(record.mapping.card.name, None)
         record.known = False
         if (move := record.move) is not None:
             record.done, record.move = move.migration, None
@@ -123,6 +125,10 @@ class Home:
     def advance(self, key: int, record: HomeRecord) -> None:
         """What can be done now is done: drop quiet places, let a prepared move go, tell who does not know."""
         move = record.move
+        for domain in [one for one in record.holders if one not in self._registry.domains]:
+            del record.holders[domain]  # not configured any more: nobody waits for it
+            record.owed.pop(domain, None)
+            record.last.discard(domain)
         settled = min(record.holders.values(), default=0)
         if record.quiet and (move is None or move.state != records.RESERVING):
             # Not while a locator is being reserved: its owner would take the new version for one without it.
@@ -183,6 +189,55 @@ class Home:
             self.advance(int(order.identifier), record)
         return Accepted(record.mapping.version)
 
+    def holds(self, sender: str, order: Holds) -> Answer:
+        """Another has told networks of the sender: it is a holder, and hears what is true now. Of a node that is at
+        home nobody need hold anything."""
+        key = int(order.identifier)
+        record = self.records.get(key)
+        if record is None:
+            return self._desk.refuse("nobody of that identifier is at home here")
+        if any(not self._registry.owns(sender, network) for network in order.held):
+            return self._desk.refuse("sender does not own the network")
+        overtaken = self.lost(key, record, max(order.held.values(), default=0))
+        if overtaken is None:
+            return self._desk.refuse("versions are raised too often", again=True)
+        if record.mapping.settled_home and not record.holders and record.move is None:
+            if overtaken:
+                self.records.put(key, record)
+            return self._desk.refuse("the node is at home")
+        known = not overtaken and sender in record.holders
+        news = {network: version for network, version in order.held.items()
+                if not known or network not in record.told or version <= record.began}  # fmt: skip
+        if len(record.told | news.keys()) > MAX_TOLD:
+            return self._desk.refuse("a node's correspondents are too many")
+        if news:
+            if not record.holders:
+                record.began = record.mapping.version
+            least = min(news.values())
+            known_to = min(record.holders.get(sender, least), least, record.mapping.version)
+            record.holders[sender] = 0 if overtaken or least <= record.began else known_to
+            record.told.update(news)
+            if overtaken:
+                self.change(record, record.mapping)
+            self.records.put(key, record)
+            self.advance(key, record)
+        return Accepted(record.mapping.version)
+
+    def lost(self, key: int, record: HomeRecord, version: int) -> bool | None:
+        """Whether somebody holds a version that we have not made: our records are lost, and the counter is above it
+        now. The caller makes the next version of it. ``None``: not now."""
+        if version <= record.counter:
+            return False
+        now = self._desk.now
+        if now - self._raised.get(key, -RAISE_S) < RAISE_S:
+            return None
+        if len(self._raised) >= MAX_LIVE:
+            self._raised.clear()
+        self._raised[key] = now
+        self._desk.refusals["a version that home has not made"] += 1
+        record.counter = min(version, record.counter + MAX_RAISE)
+        return True
+
     def quiet(self, sender: str, order: Quiet) -> Answer:
         key = int(order.identifier)
         record = self.records.get(key)
@@ -225,6 +280,15 @@ class Home:
         record = self.records.get(key)
         if not isinstance(answer, Held) or record is None:
             self._desk.again(repeat_key, order)
+            return
+        if to in record.holders and answer.version > record.counter:
+            if self.lost(key, record, answer.version):
+                self._desk.settle(repeat_key, order)
+                self.change(record, record.mapping)
+                self.records.put(key, record)
+                self.advance(key, record)
+            else:
+                self._desk.again(repeat_key, order)
             return
         self._desk.settle(repeat_key, order)
         if to not in record.holders:
@@ -272,12 +336,9 @@ class Home:
             self.records.put(int(order.identifier), record)
 
     def restore(self, key: int, fact: bytes) -> bool:
-        """After a restart: the name is known again; whether there is something to do (``resume``)."""
+        """After a restart: whether there is something to do (``resume``)."""
         self.records.restore(key, fact)
-        name, unfinished = records.home_head(fact)
-        if name:
-            self._names[name] = key
-        return unfinished
+        return records.home_head(fact)
 
     def resume(self, key: int) -> None:
         """What was not answered is sent again."""

@@ -17,7 +17,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
@@ -36,6 +38,10 @@ REPEAT_S = 3.0
 """When a host asks again, of whichever instance is active by then; the controller's answer is to all copies."""
 PAUSE_S = 0.2
 MAX_BYTES = 4096
+MAX_HEARD: Final = 4096
+"""Migrations of which is remembered which host speaks for them."""
+_MIGRATION: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
+_NETWORK: Final = re.compile(r"[-._A-Za-z0-9]{0,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,8 @@ def decode(payload: bytes) -> HostRequest:
     phase, identifier, migration, network, mac = words
     if any(type(word) is not str for word in (phase, migration, network, mac)) or type(identifier) is not int:
         raise ValueError("a host's request has a word of another kind")
-    if phase not in PHASES or not 0 < len(migration) <= 128 or len(network) > 64:
-        raise ValueError("a host's request has a phase that is not known, or a name that is too long")
+    if phase not in PHASES or not _MIGRATION.fullmatch(migration) or not _NETWORK.fullmatch(network):
+        raise ValueError("a host's request has a phase that is not known, or a name that is none")
     octets = bytes.fromhex(mac)
     if len(octets) != (6 if phase == "arrived" else 0):
         raise ValueError("a host's request needs a MAC address with arrived, and only there")
@@ -78,15 +84,17 @@ class HostDesk:
     """The controller's end: serves its hosts' requests by the engine.
 
     ``arrived(host, request)`` is the controller's own; what it raises as ``FederationError`` is refused.
-    ``left(identifier)`` returns when no packet takes the way over the source any more.
+    ``left(identifier)`` returns when no packet takes the way over the source any more. ``hosts(request)`` are those
+    who may ask this: where the machine is or has just been. Who has prepared a migration goes on with it.
     """
 
     def __init__(
         self, engine: Engine, arrived: Callable[[str, HostRequest], Awaitable[None]],
-        left: Callable[[IPv4Address], Awaitable[None]],
+        left: Callable[[IPv4Address], Awaitable[None]], hosts: Callable[[HostRequest], Collection[str]],
     ) -> None:  # fmt: skip
         self._engine = engine
-        self._arrived, self._left = arrived, left
+        self._arrived, self._left, self._hosts = arrived, left, hosts
+        self._heard: OrderedDict[tuple[IPv4Address, str], str] = OrderedDict()
 
     async def serve(self, bus: Bus) -> None:
         """From now on, until the bus is paused; ``BusError``."""
@@ -98,6 +106,8 @@ class HostDesk:
             request = decode(payload)
         except ValueError as error:
             return _answer(f"host {host}: {error}")
+        if not self._may(host, request):
+            return self._answer(f"host {host} does not have {request.identifier}")
         log.info("host %s: %s %s (%s)", host, request.phase, request.identifier, request.migration)
         try:
             await self._do(host, request)
@@ -106,6 +116,18 @@ class HostDesk:
         except FederationError as error:
             return self._answer(str(error))
         return self._answer("")
+
+    def _may(self, host: str, request: HostRequest) -> bool:
+        key = request.identifier, request.migration
+        if request.phase in ("flipped", "released", "aborted") and self._heard.get(key) == host:
+            return True
+        if host not in self._hosts(request):
+            return False
+        if request.phase != "arrived":
+            self._heard[key] = host
+            if len(self._heard) > MAX_HEARD:
+                self._heard.popitem(last=False)
+        return True
 
     def _answer(self, reason: str) -> bytes:
         if not self._engine.may_answer():  # it was frozen, and what it knows is old

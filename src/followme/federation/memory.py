@@ -114,6 +114,8 @@ async def _quietly(answerer: _Answerer, payload: bytes) -> bytes | None:
     except BusError as error:
         log.debug("a request is not answered: %s", error)
         return None
+    except asyncio.CancelledError:  # its end was paused
+        return None
     except Exception:  # as over a network: the asker learns nothing of it, and waits in vain
         log.exception("a request is not answered")
         return None
@@ -127,6 +129,7 @@ class MemoryBus:
         self._domain = domain
         self._handler: Handler | None = None
         self._host_handler: Handler | None = None
+        self._serving: set[asyncio.Task[object]] = set()
         self.cut = False
 
     @property
@@ -136,7 +139,7 @@ class MemoryBus:
     async def request(self, to: str, payload: bytes, timeout: float) -> bytes:
         def find() -> list[_Answerer]:
             ends = self._hub.instances(to)
-            return [_bound(end._handler, self._domain) for end in ends if end._handler is not None]
+            return [end._bound(end._handler, self._domain) for end in ends if end._handler is not None]
 
         def lost() -> bool:
             return self.cut or self._hub.apart(self._domain, to)
@@ -158,10 +161,25 @@ class MemoryBus:
         self._host_handler = handler
 
     def host_answerer(self, host: str) -> _Answerer | None:
-        return None if self._host_handler is None else _bound(self._host_handler, host)
+        return None if self._host_handler is None else self._bound(self._host_handler, host)
+
+    def _bound(self, handler: Handler, sender: str) -> _Answerer:
+        async def answer(payload: bytes) -> bytes:
+            task = asyncio.current_task()
+            if task is None:
+                return await handler(sender, payload)
+            self._serving.add(task)
+            try:
+                return await handler(sender, payload)
+            finally:
+                self._serving.discard(task)
+
+        return answer
 
     async def pause(self) -> None:
         self._handler = self._host_handler = None
+        for task in self._serving:
+            task.cancel()
 
     async def close(self) -> None:
         await self.pause()
@@ -200,7 +218,3 @@ class MemoryHostBus:
     async def close(self) -> None:
         self.handler = None
         self._hub.forget(self)
-
-
-def _bound(handler: Handler, sender: str) -> _Answerer:
-    return lambda payload: handler(sender, payload)

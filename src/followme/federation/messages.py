@@ -9,7 +9,9 @@ Update                            home -> all holders; foreign -> peers       He
 Ready, Denied                     home -> who prepared or attached            Accepted, Refused
 Flipped, Released, Aborted        who prepared -> home                        Accepted, Refused
 Attach                            where the node shows up -> home             Accepted, Refused
+Left                              home -> where the node is                   Accepted, Refused
 Told                              foreign -> home                             Accepted
+Holds                             who was told by another -> home             Accepted, Refused
 Quiet                             a place's owner -> home                     Accepted, Refused
 ================================  ==========================================  ==============================
 
@@ -123,12 +125,28 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """The node is said to be elsewhere. Refused if it still answers in a network of the receiver."""
+
+    identifier: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """Networks that the sender has told since its last answer to home, with the version that each confirmed
     (0: not yet)."""
 
     identifier: IPv4Address
     told: Mapped[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Networks of the sender that another than home has told, with the version that they hold; 0: not any more,
+    for home had not answered in time."""
+
+    identifier: IPv4Address
+    held: Mapped[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +186,7 @@ class Held:
 
 
 Order = (
-    Prepare | Reserve | Update | Ready | Denied | Flipped | Released | Aborted | Attach | Told | Quiet
-)
+    Prepare | Reserve | Update | Ready | Denied | Flipped | Released | Aborted | Attach | Left | Told | Holds
+    | Quiet
+)  # fmt: skip
 Answer = Accepted | Refused | Reserved | Held

@@ -5,8 +5,10 @@ One move at a time. A second migration is refused while one is under way; for us
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
+
+from followme.domain import NodeKind
 
 from . import records
 from .desk import Desk
@@ -17,6 +19,7 @@ from .messages import (
     Answer,
     Attach,
     Flipped,
+    Held,
     Prepare,
     Ready,
     Refused,
@@ -30,6 +33,14 @@ from .steps import Steps, with_place
 
 MAX_CLAIMS: Final = 8
 MAX_DENIALS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """The domain that has a node."""
+
+    domain: str
+    kind: NodeKind
 
 
 class Moves:
@@ -67,20 +78,14 @@ class Moves:
     def attach(self, sender: str, order: Attach) -> Answer:
         key = int(order.identifier)
         record = self._home.records.get(key)
-        if record is None or not record.known:
+        if record is None:
             return self._desk.refuse("nobody of that identifier is at home here")
-        if not self._registry.owns(sender, order.network):
-            return self._desk.refuse("sender does not own the network")
-        if order.mac != record.mapping.card.mac:
-            return self._desk.refuse("another MAC address than the node's")
+        objection = self._objection(record, sender, order)
+        if objection is not None:
+            return self._desk.refuse(objection.reason, objection.again)
         move, mapping = record.move, record.mapping
-        last = record.claims.get(sender, -1)
-        if order.claim <= last:
+        if order.claim <= record.claims.get(sender, -1):
             return self._attached_before(record, order, sender)
-        if move is not None and move.prepared:
-            return self._desk.refuse("the node is being moved")
-        if len(mapping.old) + 1 >= MAX_OLD or len(record.denials) >= MAX_DENIALS:
-            return self._desk.refuse("too much of earlier moves is under way", again=True)
         record.claims.pop(sender, None)
         record.claims[sender] = order.claim
         if len(record.claims) > MAX_CLAIMS:
@@ -102,6 +107,31 @@ class Moves:
             self._home.advance(key, record)
             return Accepted(record.counter)
         return Accepted(record.mapping.version)
+
+    def doubted(self, sender: str, order: Attach) -> Whereabouts | None:
+        """Who is to be asked before ``attach`` whether it has the node; ``None``: nobody, for the sender has it, or
+        the order is a copy, or is refused in any case."""
+        record = self._home.records.get(int(order.identifier))
+        if record is None or self._objection(record, sender, order) or order.claim <= record.claims.get(sender, -1):
+            return None
+        owner = self._registry.owner_of_network(record.mapping.here.network)
+        return None if owner is None or owner == sender else Whereabouts(owner, record.mapping.card.kind)
+
+    def _objection(self, record: HomeRecord, sender: str, order: Attach) -> Refused | None:
+        """What speaks against it, wherever the node may be."""
+        if not record.known:
+            return Refused("nobody of that identifier is at home here")
+        if not self._registry.owns(sender, order.network):
+            return Refused("sender does not own the network")
+        if order.mac != record.mapping.card.mac:
+            return Refused("another MAC address than the node's")
+        if order.claim <= record.claims.get(sender, -1):
+            return None  # a copy
+        if record.move is not None and record.move.prepared:
+            return Refused("the node is being moved")
+        if len(record.mapping.old) + 1 >= MAX_OLD or len(record.denials) >= MAX_DENIALS:
+            return Refused("too much of earlier moves is under way", again=True)
+        return None
 
     def _attached_before(self, record: HomeRecord, order: Attach, sender: str) -> Answer:
         move = record.move
@@ -158,7 +188,7 @@ class Moves:
         key = int(order.identifier)
         record = self._home.records.get(key)
         move = None if record is None else record.move
-        if (isinstance(answer, Refused) and not answer.again) or isinstance(answer, Reserved):
+        if (isinstance(answer, Refused) and not answer.again) or isinstance(answer, Reserved | Held):
             self._desk.settle(("reserve", key), order)
         else:
             self._desk.again(("reserve", key), order)
@@ -183,9 +213,12 @@ class Moves:
                 record.move = None
                 self._steps.there(record, place)
                 self._steps.save(order.identifier, record)
-        elif isinstance(answer, Refused):
+        elif isinstance(answer, Held) and self._home.lost(key, record, answer.version):
+            self._steps.reserve(key, record, move)
+        elif isinstance(answer, Refused | Held):
+            reason = answer.reason if isinstance(answer, Refused) else "out of date"
             self._steps.over(record, move)
-            self._home.deny(record, move.by, move.migration, answer.reason)
+            self._home.deny(record, move.by, move.migration, reason)
             self._steps.save(order.identifier, record)
 
     def ready_answered(self, to: str, order: Ready, answer: Answer | None) -> None:

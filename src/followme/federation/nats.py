@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from nats.aio.msg import Msg
 
+from followme.system.seldom import Seldom
+
+from .allowance import Allowance
 from .bus import BusError, Handler, check_name, check_payload
 from .nats_connection import NatsAccess, NatsConnection
 
 log = logging.getLogger(__name__)
 
-MAX_SERVING = 1024
-"""Requests that are being answered at once; more are dropped, and whoever asked repeats."""
+MAX_SERVING, MAX_SERVING_ONE = 1024, 256
+"""Requests that are being answered at once, and those of one sender; more are dropped, and come again."""
+REQUESTS_S = 2000.0
+"""Requests of one sender in a second, and twice that at once; an outbox has four under way."""
 
 
 def inbox_of(domain: str, host: str | None = None) -> str:
@@ -33,19 +40,37 @@ class _Serving:
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
         self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: Counter[str] = Counter()
+        self._allowance = Allowance(REQUESTS_S, 2 * REQUESTS_S)
+        self._seldom = Seldom(log)
         self.dropped = 0
 
     def receive(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
         async def received(message: Msg) -> None:
-            if len(self._tasks) >= MAX_SERVING:
+            subject, now = message.subject, time.monotonic()
+            if self._too_many(subject, now):
                 self.dropped += 1
+                if self._seldom.due(("dropped", subject), now):
+                    log.warning("%s: more requests than one may send; %d were dropped", subject, self.dropped)
                 return
-            sender = message.subject.rpartition(".")[2]
-            task = asyncio.ensure_future(self._answer(handler, sender, message))
+            self._allowance.charge(subject, 1, now)
+            self._serving[subject] += 1
+            task = asyncio.ensure_future(self._answer(handler, subject.rpartition(".")[2], message))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda task: self._served(subject, task))
 
         return received
+
+    def _too_many(self, subject: str, now: float) -> bool:
+        if len(self._tasks) >= MAX_SERVING or self._serving[subject] >= MAX_SERVING_ONE:
+            return True
+        return not self._allowance.has(subject, now)
+
+    def _served(self, subject: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._serving[subject] -= 1
+        if self._serving[subject] <= 0:
+            del self._serving[subject]
 
     async def _answer(self, handler: Handler, sender: str, message: Msg) -> None:
         try:
@@ -54,9 +79,11 @@ class _Serving:
             if message.reply:
                 await self._connection.publish(message.reply, answer)
         except BusError as error:
-            log.warning("an answer to %s is lost: %s", sender, error)
+            if self._seldom.due((sender, "lost"), time.monotonic()):
+                log.warning("an answer to %s is lost: %s", sender, error)
         except Exception:
-            log.exception("a request of %s is not answered", sender)
+            if self._seldom.due((sender, "failed"), time.monotonic()):
+                log.exception("a request of %s is not answered", sender)
 
     def stop(self) -> None:
         for task in self._tasks:
@@ -105,6 +132,7 @@ class NatsBus:
     async def pause(self) -> None:
         await self.connection.unsubscribe(f"fmc.{self._domain}.*")
         await self.connection.unsubscribe(f"fmc.{self._domain}.host.*")
+        self._serving.stop()
 
     async def close(self) -> None:
         self._serving.stop()

@@ -20,6 +20,9 @@ MIB = 1 << 20
 LEASE_BYTES = 4 * MIB
 """Kept for the lease's bucket, so that a domain whose own bucket is full still knows who is active."""
 
+_CONNECTIONS, _SUBSCRIPTIONS = 64, 4096
+"""Of a domain's controllers, and of each host: more than they need, but none takes all that a server has."""
+
 _MEMORY = 16 * MIB
 """Of a domain, for what follows its buckets."""
 
@@ -119,6 +122,10 @@ def _domain(domain: str, logins: Mapping[str, DomainLogins], max_bytes: int) -> 
     mine = logins[domain]
     return {
         "jetstream": {"max_memory": _MEMORY, "max_file": max_bytes, "max_streams": 2},
+        "limits": {
+            "max_connections": _CONNECTIONS * (1 + len(mine.hosts)),
+            "max_subscriptions": _SUBSCRIPTIONS * (1 + len(mine.hosts)),
+        },
         "users": [
             _user(mine.controller, *_controller(domain, mine.hosts)),
             *(_user(login, *_host(domain, host), answers=1) for host, login in mine.hosts.items()),

@@ -12,17 +12,22 @@ import base64
 import contextlib
 import itertools
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from nats.aio.msg import Msg
 
+from . import nats_api as api
 from .bus import BusError, Unreachable
 from .kv import FENCE, Conflict, Entry, Fenced, Full, KvError, check_key, check_value, fence_epoch
+from .nats_api import ApiError
 from .nats_connection import NatsConnection
-from .nats_sweep import Sweeper
+from .nats_sweep import GoneError, Sweeper
 from .nats_watch import Watch
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 3.0
 _ACK_S = 5.0
@@ -37,18 +42,12 @@ _PADDING = f"{FENCE}.padding"
 _EXPECTED = "Nats-Expected-Last-Sequence"
 _EXPECTED_OF_KEY = "Nats-Expected-Last-Subject-Sequence"
 _OPERATION = "KV-Operation"
-_WRONG_SEQUENCE = {10071, 10164}
-_NO_MESSAGE, _NO_STREAM, _NAME_IN_USE = 10037, 10059, 10058
-_NOT_READY = 10008
-_NOT_YET = {_NOT_READY, 10005}  # no suitable peers: the others have not joined the cluster yet
-_FULL = {10023, 10028, 10047, 10077}
-"""Insufficient resources, memory or storage exceeded, store failed (which includes: more than ``max_bytes``)."""
 
 _Put = tuple[str, bytes | None, asyncio.Future[int]]
 
 
 class JetStreamKeyValue:
-    """One instance's way to a bucket: a ``KeyValue``. It shares its connection with the bus."""
+    """One instance's way to a bucket: a ``KeyValue``. The connection may carry the bus, and other buckets, too."""
 
     _numbers = itertools.count(1)
 
@@ -63,12 +62,12 @@ class JetStreamKeyValue:
         self._why: KvError = KvError(f"bucket {bucket}: take_over was not called")
         self._last = self._fence = 0
         self._waiting: deque[_Put] = deque()
-        self._flying: deque[tuple[float, int, asyncio.Future[int]]] = deque()
+        self._flying: deque[tuple[float, int, bool, asyncio.Future[int]]] = deque()
         self._wake = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._diagnosis: asyncio.Task[None] | None = None
         self._watches: set[Watch] = set()
-        self._sweeper = Sweeper(self._erase)
+        self._sweeper = Sweeper(self._erase, self._may_erase)
 
     @classmethod
     async def open(
@@ -77,7 +76,8 @@ class JetStreamKeyValue:
     ) -> JetStreamKeyValue:
         """The bucket, made if it is not there: on files of ``replicas`` nodes (1, 3 or 5), of ``max_bytes`` at
         most. ``KvError`` naming the server, at once if it refuses and after ``timeout`` seconds if it is not ready
-        (a new cluster needs some to find its leader)."""
+        (a new cluster needs some to find its leader). One that is there is taken as it is, with a line in the log
+        where it differs."""
         self = cls(connection, bucket)
         wanted = {
             "name": self._stream, "subjects": [f"{self._prefix}>"], "retention": "limits", "storage": "file",
@@ -95,12 +95,14 @@ class JetStreamKeyValue:
     async def _there(self, wanted: dict[str, object], last: bool) -> bool:
         """Whether the stream is there now, made if it was not."""
         try:
-            await self._ask(f"STREAM.INFO.{self._stream}", {})
+            info = await self._ask(f"STREAM.INFO.{self._stream}", {})
+            if differs := api.differences(wanted, info["config"]):
+                log.warning("bucket %s is there, and differs from what was asked for: %s", self._name, differs)
             return True
-        except _ApiError as error:
-            if error.code != _NO_STREAM and (last or error.code != _NOT_READY):
+        except ApiError as error:
+            if error.code != api.NO_STREAM and (last or error.code != api.NOT_READY):
                 raise error.as_kv_error() from None
-            missing = error.code == _NO_STREAM
+            missing = error.code == api.NO_STREAM
         except KvError:
             if last:
                 raise
@@ -108,8 +110,8 @@ class JetStreamKeyValue:
         try:
             if missing:
                 await self._ask(f"STREAM.CREATE.{self._stream}", wanted)
-        except _ApiError as error:
-            if error.code != _NAME_IN_USE and (last or error.code not in _NOT_YET):
+        except ApiError as error:
+            if error.code != api.NAME_IN_USE and (last or error.code not in api.NOT_YET):
                 raise error.as_kv_error() from None
         return False
 
@@ -126,7 +128,7 @@ class JetStreamKeyValue:
     # --- the server's API ---------------------------------------------------------------------------------
 
     async def _ask(self, call: str, body: dict[str, object]) -> dict[str, Any]:
-        """``_ApiError`` if the server says no, ``KvError`` if it says nothing."""
+        """``ApiError`` if the server says no, ``KvError`` if it says nothing."""
         return await self._send(f"$JS.API.{call}", json.dumps(body).encode())
 
     async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
@@ -139,7 +141,7 @@ class JetStreamKeyValue:
             server = self._connection.server
             raise KvError(f"bucket {self._name}: NATS {server} answers {subject} with no JSON") from None
         if "error" in answer:
-            raise _ApiError(self._name, self._connection.server, answer["error"])
+            raise ApiError(self._name, self._connection.server, answer["error"])
         return answer
 
     # --- single keys --------------------------------------------------------------------------------------
@@ -151,8 +153,8 @@ class JetStreamKeyValue:
     async def _newest(self, key: str) -> Entry | None:
         try:
             found = await self._ask(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._prefix + key})
-        except _ApiError as error:
-            if error.code == _NO_MESSAGE:
+        except ApiError as error:
+            if error.code == api.NO_MESSAGE:
                 return None
             raise KvError(str(error)) from None
         message = found["message"]
@@ -176,8 +178,8 @@ class JetStreamKeyValue:
     async def _compare_and_set(self, key: str, value: bytes, revision: int) -> int:
         try:
             answer = await self._send(self._prefix + key, value, {_EXPECTED_OF_KEY: str(revision)})
-        except _ApiError as error:
-            if error.code in _WRONG_SEQUENCE:
+        except ApiError as error:
+            if error.code in api.WRONG_SEQUENCE:
                 raise Conflict(f"bucket {self._name}: {key} is not of revision {revision} any more") from None
             raise error.as_kv_error() from None
         return int(answer["seq"])
@@ -186,6 +188,7 @@ class JetStreamKeyValue:
 
     async def take_over(self, epoch: int) -> int:
         self._fail(KvError(f"bucket {self._name} was taken over anew"))
+        self._sweeper.start()
         await self._until_quiet()
         while True:
             held = await self._newest(FENCE)
@@ -201,12 +204,14 @@ class JetStreamKeyValue:
                 break
             except Conflict:
                 continue  # another instance takes it over at this moment: one of us has the higher epoch
+            except Full as error:
+                self._why = error
+                raise
             except BusError as error:
                 raise KvError(f"bucket {self._name}: {error}") from None
         self._fence = self._last
         self._generation += 1
         self._writable = True
-        self._sweeper.start()
         if self._sender is None or self._sender.done():
             self._sender = asyncio.ensure_future(self._send_puts())
         return self._last
@@ -219,7 +224,7 @@ class JetStreamKeyValue:
         for _ in range(round(_QUIET_S / _PAUSE_S)):
             try:
                 info = await self._ask(f"STREAM.INFO.{self._stream}", {})
-            except _ApiError as error:
+            except ApiError as error:
                 raise error.as_kv_error() from None
             if info["state"]["last_seq"] == last:
                 return
@@ -242,9 +247,17 @@ class JetStreamKeyValue:
     async def delete(self, key: str) -> int:
         return await self.submit(key, None)
 
+    def _may_erase(self) -> bool:
+        """A bucket that is full has no writer: it must be swept all the same, or it stays full."""
+        return self._writable or isinstance(self._why, Full)
+
     async def _erase(self, sequence: int) -> None:
-        if self._writable:
+        try:
             await self._ask(f"STREAM.MSG.DELETE.{self._stream}", {"seq": sequence, "no_erase": True})
+        except ApiError as error:
+            if error.code in api.GONE:
+                raise GoneError(error.text) from None
+            raise
 
     async def _send_puts(self) -> None:
         loop = asyncio.get_running_loop()
@@ -256,8 +269,7 @@ class JetStreamKeyValue:
                 self._last += 1
                 if value is None:
                     headers[_OPERATION] = "DEL"
-                    self._sweeper.note(self._last)
-                self._flying.append((loop.time() + _ACK_S, self._last, future))
+                self._flying.append((loop.time() + _ACK_S, self._last, value is None, future))
                 # The acknowledgement of one put is that of all before it: ask for few.
                 asks = not self._waiting or self._last % _ACK_EACH == 0
                 reply = f"{self._acks}.{self._generation}-{self._last}" if asks else ""
@@ -287,7 +299,9 @@ class JetStreamKeyValue:
             self._diagnosis = asyncio.ensure_future(self._diagnose(answer, expected))
             return
         while self._flying and self._flying[0][1] <= int(expected):
-            _, sequence, future = self._flying.popleft()
+            _, sequence, deletes, future = self._flying.popleft()
+            if deletes:
+                self._sweeper.note(sequence)
             if not future.done():
                 future.set_result(sequence)
         if self._waiting or not self._flying:
@@ -298,15 +312,15 @@ class JetStreamKeyValue:
         generation = self._generation
         why = KvError(f"bucket {self._name}: another instance has written to it, or a put was lost "
                       f"(sequence {answer.get('seq')} where {expected} was due)")  # fmt: skip
-        error = _ApiError(self._name, self._connection.server, answer.get("error", {}))
-        if error.code and error.code not in _WRONG_SEQUENCE:
+        error = ApiError(self._name, self._connection.server, answer.get("error", {}))
+        if error.code and error.code not in api.WRONG_SEQUENCE:
             why = error.as_kv_error()
         else:
             try:
                 held = await self._newest(FENCE)
                 if held is not None and held.revision == self._fence:  # or the probe would disturb its writer
                     await self._send(self._prefix + _PADDING, bytes(_PROBE))
-            except _ApiError as found:
+            except ApiError as found:
                 why = found.as_kv_error()
             except KvError as found:
                 why = found
@@ -321,7 +335,7 @@ class JetStreamKeyValue:
     def _fail(self, error: KvError) -> None:
         """All that is in flight or waits has failed, and what will be submitted, until ``take_over``."""
         self._writable, self._why = False, error
-        lost = [future for _, _, future in self._flying] + [future for _, _, future in self._waiting]
+        lost = [future for *_, future in self._flying] + [future for _, _, future in self._waiting]
         self._flying.clear()
         self._waiting.clear()
         for future in lost:
@@ -345,6 +359,7 @@ class JetStreamKeyValue:
     async def watch(self) -> AsyncGenerator[Entry | None, None]:
         watch = Watch(self._connection, self._stream, self._prefix)
         self._watches.add(watch)
+        self._sweeper.start()
         try:
             async for entry in watch.entries():
                 if entry is not None and entry.value is None:
@@ -365,16 +380,6 @@ class JetStreamKeyValue:
             await watch.close()
         with contextlib.suppress(Unreachable):
             await self._connection.unsubscribe(f"{self._acks}.*")
-
-
-class _ApiError(KvError):
-    def __init__(self, bucket: str, server: str, error: dict[str, Any]) -> None:
-        self.code = int(error.get("err_code", 0))
-        self.text = f"bucket {bucket}: NATS {server}: {error.get('description', 'an error')} ({self.code})"
-        super().__init__(self.text)
-
-    def as_kv_error(self) -> KvError:
-        return Full(self.text) if self.code in _FULL else KvError(self.text)
 
 
 def _lose(future: asyncio.Future[int], error: KvError) -> None:

@@ -6,6 +6,7 @@ and the highest version wins everywhere. Its phases are those of ``continuity.bi
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import orjson
 from followme.domain import Mac, NodeKind
 
 MAX_NAME: Final = 64
+_NAME: Final = re.compile(r"[-._A-Za-z0-9]{1,64}")
 MAX_OLD: Final = 16
 """Old places that a mapping may list."""
 MAX_VERSION: Final = (1 << 53) - 1
@@ -166,8 +168,8 @@ def row(value: Any, length: int) -> Sequence[Any]:
 
 
 def name(value: Any) -> str:
-    if type(value) is not str or not 0 < len(value) <= MAX_NAME:
-        raise NounError(f"a name is expected, of at most {MAX_NAME} characters")
+    if type(value) is not str or not _NAME.fullmatch(value):
+        raise NounError(f"a name is expected: 1 to {MAX_NAME} letters, digits, -, . or _")
     return value
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
@@ -35,6 +36,7 @@ MAX_BYTES: Final = 4096
 _MARK: Final = b'["carry",'
 _MAX_TEXT: Final = 500
 _MAX_NAME: Final = 64
+_NAME: Final = re.compile(r"[-._A-Za-z0-9]{1,64}")
 
 State = Literal["running", "done", "failed", "elsewhere", "again"]
 STATES: Final = ("running", "done", "failed", "elsewhere", "again")
@@ -87,9 +89,9 @@ def decode_order(payload: bytes) -> Carry:
     """``OrderError`` unless it is one."""
     _, id, machine, network, identifier, source = _row(payload, 6)
     for name in (id, machine, network):
-        if type(name) is not str or not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+        if type(name) is not str or not _NAME.fullmatch(name):
             raise OrderError("an order's id, machine or network is no name")
-    if type(source) is not str or len(source) > _MAX_NAME:
+    if type(source) is not str or not (source == "" or _NAME.fullmatch(source)):
         raise OrderError("an order's source is no name")
     if type(identifier) is not int or not 0 <= identifier < 1 << 32:
         raise OrderError("an order's identifier is no IPv4 address")
@@ -105,7 +107,8 @@ def decode_answer(payload: bytes) -> CarryAnswer:
         raise OrderError("an answer's figures are no short table")
     if any(type(value) not in (int, float, str) for value in figures.values()):
         raise OrderError("an answer's figures are no numbers")
-    return CarryAnswer(state, text[:_MAX_TEXT], source, figures)
+    text = "".join([one if one.isprintable() else "?" for one in text[:_MAX_TEXT]])  # people read it
+    return CarryAnswer(state, text, source, figures)
 
 
 def _row(payload: bytes, length: int) -> list[Any]:

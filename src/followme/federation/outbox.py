@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from .codec import MAX_FRAME, MAX_ORDERS
-from .messages import Order, Told, Update
+from .messages import Holds, Order, Told, Update
 from .nouns import MAX_NAME
 
 FLYING = 4
@@ -74,7 +74,7 @@ def _most(order: Order) -> int:
     match order:
         case Update(mapping, networks, _, told):
             names = 6 + len(networks) + len(told) + len(mapping.old)
-        case Told(_, told):
+        case Told(_, told) | Holds(_, told):
             names = len(told)
         case _:
             names = 6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from followme.domain import Network
 
@@ -13,6 +13,8 @@ from .registry import pool_bounds
 class _Pool:
     def __init__(self, first: int, end: int) -> None:
         self.first, self.next, self.end = first, first, end
+        self.holes: deque[tuple[int, int]] = deque()
+        """Never given, as far as is known, and below ``next``: from, and before. A pool may hold millions."""
         self.free: deque[int] = deque()
         self.given: set[int] = set()
 
@@ -29,8 +31,8 @@ class Pools:
 
     def restored(self) -> None:
         for pool in self._pools.values():
-            pool.next = max(pool.given, default=pool.first - 1) + 1
-            pool.free = deque(one for one in range(pool.first, min(pool.next, pool.end)) if one not in pool.given)
+            pool.next = max(pool.first, max(pool.given, default=0) + 1)
+            pool.holes = deque(_between(pool.first, pool.end, pool.given))
 
     def give(self, network: str) -> int | None:
         """One that nobody has; ``None`` if all are given."""
@@ -38,6 +40,10 @@ class Pools:
         if pool.next < pool.end:
             locator = pool.next
             pool.next += 1
+        elif pool.holes:
+            locator, end = pool.holes.popleft()
+            if locator + 1 < end:
+                pool.holes.appendleft((locator + 1, end))
         elif pool.free:
             locator = pool.free.popleft()
         else:
@@ -46,11 +52,19 @@ class Pools:
         return locator
 
     def back(self, network: str, locator: int) -> None:
-        pool = self._pools[network]
-        if locator in pool.given:
+        pool = self._pools.get(network)  # None: not ours any more
+        if pool is not None and locator in pool.given:
             pool.given.remove(locator)
             pool.free.append(locator)
 
     def given(self, network: str) -> int:
         """How many are given."""
         return len(self._pools[network].given)
+
+
+def _between(first: int, end: int, given: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """What lies between those of the pool, each from and before; it may have been another when they were given."""
+    for one in sorted(one for one in given if first <= one < end):
+        if first < one:
+            yield first, one
+        first = one + 1

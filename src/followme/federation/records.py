@@ -85,10 +85,9 @@ class HomeRecord:
         )
 
 
-def home_head(fact: bytes) -> tuple[str, bool]:
-    """The node's name, or none if it is no more, and whether there is something to be sent."""
-    name, unfinished = orjson.loads(fact[: fact.index(b"\n")])
-    return name, bool(unfinished)
+def home_head(fact: bytes) -> bool:
+    """Whether there is something to be sent."""
+    return bool(orjson.loads(fact[: fact.index(b"\n")])[1])
 
 
 def home_record(fact: bytes) -> HomeRecord:
@@ -112,12 +111,17 @@ class HeldRecord:
     """Locator -> own network, version of the reservation."""
     told: dict[str, int] = field(default_factory=dict)
     """Networks that were told from here -> version that they confirmed, or 0."""
+    unsure: set[str] = field(default_factory=set)
+    """Own networks of which home has not said that it knows them as holders; those not in ``networks`` have waited
+    too long, and do not hold it any more."""
 
     def encode(self) -> bytes:
         given: list[Any] = []
         for locator, (network, version) in self.given.items():
             given += (locator, network, version)
         head = [self.mapping.card.name if self.mapping else "", given]
+        if self.unsure:
+            head.append(sorted(self.unsure))
         return _dump(head, self.mapping, [sorted(self.networks), self.told])
 
     def places(self) -> tuple[Place, ...]:
@@ -128,15 +132,17 @@ class HeldRecord:
         return tuple([place for place in some if place is not None and int(place.locator) in self.given])
 
 
-def held_head(fact: bytes) -> tuple[str, dict[int, tuple[str, int]]]:
-    """The node's name, or none if only a locator was given, and the locators given."""
-    name, given = orjson.loads(fact[: fact.index(b"\n")])
-    return name, {given[at]: (given[at + 1], given[at + 2]) for at in range(0, len(given), 3)}
+def held_head(fact: bytes) -> tuple[dict[int, tuple[str, int]], list[str]]:
+    """The locators given, and the networks in doubt."""
+    _, given, *unsure = orjson.loads(fact[: fact.index(b"\n")])
+    places = {given[at]: (given[at + 1], given[at + 2]) for at in range(0, len(given), 3)}
+    return places, unsure[0] if unsure else []
 
 
 def held_record(fact: bytes) -> HeldRecord:
     mapping, networks, told = orjson.loads(fact[fact.index(b"\n") + 1 :])
-    return HeldRecord(mapping_of(mapping) if mapping else None, set(networks), held_head(fact)[1], told)
+    given, unsure = held_head(fact)
+    return HeldRecord(mapping_of(mapping) if mapping else None, set(networks), given, told, set(unsure))
 
 
 def _dump(head: list[Any], mapping: Mapping | None, rest: list[Any]) -> bytes:

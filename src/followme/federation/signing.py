@@ -8,6 +8,8 @@ from typing import Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from followme.config.public_key import proves
+
 
 class SigningError(Exception):
     """A key is not a key; the text holds none of it."""
@@ -30,11 +32,13 @@ class Ed25519Signer:
         except ValueError:
             raise SigningError("the private key is not an Ed25519 key of 32 octets") from None
         self._public: dict[str, Ed25519PublicKey] = {}
+        owners: dict[bytes, str] = {}
         for domain, key in public_keys.items():
-            try:
-                self._public[domain] = Ed25519PublicKey.from_public_bytes(key)
-            except ValueError:
-                raise SigningError(f"the public key of {domain} is not an Ed25519 key of 32 octets") from None
+            if (owner := owners.setdefault(bytes(key), domain)) != domain:
+                raise SigningError(f"{owner} and {domain} have the same public key: each could speak for the other")
+            if not proves(key):
+                raise SigningError(f"the public key of {domain} is not an Ed25519 key that proves anything")
+            self._public[domain] = Ed25519PublicKey.from_public_bytes(key)
 
     def sign(self, data: bytes) -> bytes:
         return self._private.sign(data)

@@ -6,8 +6,13 @@ read again when it is wanted.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
+
+from followme.system.seldom import MAX_LINES
+
+log = logging.getLogger(__name__)
 
 MAX_LIVE: Final = 4096
 """Records kept decoded beside what is stored."""
@@ -30,6 +35,8 @@ class Table(Generic[R]):
         self._dirty: set[int] = set()
         self._ahead: dict[int, R] = {}
         """Records that have changed since they were written, in what may be lost."""
+        self.aside = 0
+        """Records that could not be read."""
 
     def __len__(self) -> int:
         return len(self._octets)
@@ -60,7 +67,18 @@ class Table(Generic[R]):
             octets = self._load(f"{self._prefix}/{identifier}")
         if octets is None:
             raise LookupError(f"fact {self._prefix}/{identifier} is not in the store any more")
-        return self._decode(octets)
+        try:
+            return self._decode(octets)
+        except Exception as error:
+            self._set_aside(identifier, error)
+            return None
+
+    def _set_aside(self, identifier: int, error: Exception) -> None:
+        """One record that cannot be read must not take all others with it: the next one takes its place."""
+        self.aside += 1
+        if self.aside <= MAX_LINES:
+            log.error("record %s/%d is set aside: %s: %s", self._prefix, identifier, type(error).__name__, error)
+        self._octets.pop(identifier, None)
 
     def put(self, identifier: int, record: R, write: bool = True) -> None:
         """Keep it; written by the next ``flush``, unless it can be made again (``write``)."""

@@ -171,7 +171,7 @@ class _Scenario:
             await source.engine.released(identifier, migration)
         else:
             there = self.realms[target]
-            there.redirect.at_port(MACHINE, target, MACHINE_PORT)
+            there.redirect.at_port(there.called(self.machine), target, MACHINE_PORT)
             there.engine.attach(identifier, self.machine.mac, target)
             await until(f"the user is in {target}", lambda: self._where() == target)
         for _ in range(3):
@@ -217,10 +217,10 @@ class _Scenario:
 
     async def _entries(self) -> Entries:
         if self.switches:
-            found = await entries({name: (realm.southbound, realm.network.datapath)
-                                   for name, realm in self.realms.items()}, MACHINE)  # fmt: skip
+            found = await entries({name: (realm.southbound, realm.network.datapath, realm.called(self.machine))
+                                   for name, realm in self.realms.items()})  # fmt: skip
         else:
-            found = {name: realm.entries(MACHINE) for name, realm in self.realms.items()}
+            found = {name: realm.entries(self.machine) for name, realm in self.realms.items()}
         others = {found[peer.name] for peer in self.peers}
         if len(others) != 1 or found["next"]:
             raise RuntimeError(f"entries of correspondents differ: {found}")

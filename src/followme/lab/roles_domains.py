@@ -80,9 +80,13 @@ class Realm:
         """A node that is at home here."""
         self.redirect.restore(node, Placement(node.name, node.home, node.port or 0, node.identifier, 1))
 
-    def entries(self, owner: str) -> int:
+    def called(self, node: Node) -> str:
+        """Its name in this domain."""
+        return self.redirect.called(card_of(node))
+
+    def entries(self, node: Node) -> int:
         """As the ledger has them; a switch that has confirmed holds the same."""
-        return self.ledger.count(owner, self.network.datapath)
+        return self.ledger.count(self.called(node), self.network.datapath)
 
     def packet(self, port: int, mac: Mac, source: IPv4Address, destination: IPv4Address) -> None:
         """Let the switch handle a packet as if it had come in at ``port``."""

@@ -57,7 +57,7 @@ def orders_of(orders: Mapping[Sent, int], domain: str | None = None) -> int:
     return sum(count for (sender, receiver, _), count in orders.items() if domain in (None, sender, receiver))
 
 
-async def entries(southbounds: Mapping[str, tuple[Southbound, int]], owner: str) -> dict[str, int]:
-    """Entries of ``owner`` as the switches themselves count them. By network: its southbound and its datapath."""
+async def entries(southbounds: Mapping[str, tuple[Southbound, int, str]]) -> dict[str, int]:
+    """Entries as the switches themselves count them. By network: southbound, datapath, their owner there."""
     return {name: len(await southbound.flows(datapath, owner))
-            for name, (southbound, datapath) in southbounds.items()}  # fmt: skip
+            for name, (southbound, datapath, owner) in southbounds.items()}  # fmt: skip

@@ -43,10 +43,20 @@ class MoveChecks:
                 await self._ask(node)
                 done, _pending = await asyncio.wait((verdict,), timeout=ALIVE_WAIT_S)
                 if done:
-                    return verdict.result()
-            return True
+                    break
+            self._end(node.name, True)
+            return verdict.result()
         finally:
             del self._checks[node.name]
+            verdict.cancel()
+
+    async def verdict(self, node: Node) -> bool | None:
+        """As ``has_left``, but waits for a check that is under way; ``None`` only if too many are."""
+        while (check := self._checks.get(node.name)) is not None:
+            await asyncio.wait((check,))
+            if not check.cancelled():
+                return check.result()
+        return await self.has_left(node)
 
     def _end(self, node: str, left: bool) -> None:
         verdict = self._checks.get(node)

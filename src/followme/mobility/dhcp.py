@@ -187,6 +187,7 @@ class DhcpServer:
         node = self._locations.node(message.chaddr)
         if node is not None and (
             node.kind is NodeKind.MACHINE or node.home == network.name or pool.keep_address
+            or not self._networks[node.home].ours  # a visitor: its home has the say about its address
         ):
             return self._networks[node.home], node.address
         for preferred in (self._offered.get((network.name, message.chaddr)), message.requested_ip):

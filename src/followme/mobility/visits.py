@@ -58,15 +58,16 @@ class VisitWatcher(Watcher):
                 return
         super()._dhcp(network, port, source, frame)
 
-    async def still_here(self, node: Node) -> bool:
-        """Whether the node answers at its port here; also while that is being found out for another."""
+    async def still_here(self, node: Node) -> bool | None:
+        """Whether the node answers at its port here; ``None`` if too many are being asked."""
         binding = self.redirect.bindings.get(node.name)
         if binding is None or binding.arriving or binding.leaving:
             return False  # one that is being carried cannot answer for itself
         here = binding.here
         if not self.networks[here.network].ours or here.port == 0 or (here.network, here.port) in self._gone_ports:
             return False
-        return await self._checks.has_left(node) is not True
+        left = await self._checks.verdict(node)
+        return None if left is None else not left
 
     def _of_another(self, network: Network, identifier: IPv4Address) -> bool:
         home = self.locations.network_of(identifier)

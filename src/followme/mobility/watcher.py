@@ -250,6 +250,9 @@ class Watcher:
         if node.kind is NodeKind.MACHINE or not usable(network, address):
             self._refuse("address", network, port, node.mac, f"uses {address}, which is not its own")
             return
+        if not self.networks[node.home].ours:
+            self._refuse("visitor", network, port, node.mac, f"uses {address}, which its home did not give it")
+            return
         if not await self._believe(node, network, port):
             return
         if self.locations.holder(network.name, address) is not None:

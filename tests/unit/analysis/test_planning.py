@@ -55,7 +55,7 @@ def test_one_controller_has_nobody_to_write_to() -> None:
     assert two.controllers == 2
     # With two domains nobody is a correspondent: the orders of the moves themselves, and their answers.
     moves = 100_000 * 2 / 3600
-    assert two.messages_s == pytest.approx(2 * moves * (8 + 16))
+    assert two.messages_s == pytest.approx(2 * moves * (9 + 16))
 
 
 def test_nobody_away_and_nobody_moving() -> None:

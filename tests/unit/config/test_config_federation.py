@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from followme.config.document import ConfigError
-from followme.config.federation import check
+from followme.config.federation import OPERATOR, check
 from followme.domain import NO_DATAPATH
+from followme.federation import orders
 
 from .document import GONE, Key, changed
 
@@ -49,7 +50,9 @@ WRONG: list[tuple[tuple[Key, Any], str]] = [
     ((("federation", "domain"), "west"), "federation.domains[0].name: west stands already at federation.domain"),
     ((("federation", "lease_s"), 0.1), "federation.lease_s: 0.1: "),
     ((("federation", "replicas"), True), "federation.replicas: "),
+    ((("federation", "replicas"), 2), "federation.replicas: 2: write 1, 3 or 5"),
     (((*WEST, "public_key"), "AAAA"), "federation.domains[0].public_key: "),
+    (((*WEST, "public_key"), "A" * 43 + "="), "federation.domains[0].public_key: "),
     (((*WEST, "networks", 0, "name"), "dc-east"), "federation.domains[0].networks[0].name: dc-east stands already"),
     (((*WEST, "networks", 0, "prefix"), "10.3.0.0/24"), "10.3.0.0/24 overlaps networks[1].prefix 10.3.0.0/24"),
     (((*WEST, "networks", 0, "locators"), "10.9.0.0/25"), "domains[0].networks[0].locators: 10.9.0.0/25"),
@@ -57,6 +60,7 @@ WRONG: list[tuple[tuple[Key, Any], str]] = [
     ((("networks", 0, "hypervisor_port"), 1), "networks[0].hypervisor_port: 1 is the uplink's port"),
     ((("networks", 1, "hypervisor_port"), 2), "networks[1].hypervisor_port: an access network has no hypervisor"),
     ((("networks", 1, "hypervisor_host"), "h"), "networks[1].hypervisor_host: has no effect without"),
+    ((("networks", 0, "hypervisor_host"), "operator"), "networks[0].hypervisor_host: operator is who gives orders"),
     ((("networks", 0, "offer"), {"capacity": 1}), "networks[0].offer: has no effect in a federation"),
     ((("networks", 0, "hypervisor_port"), GONE), "machines[0].home: data centre 'dc-east' has no 'host'"),
     ((("machines", 0, "kernel"), "/k"), "machines[0].kernel: belongs into the config of the agent"),
@@ -69,6 +73,13 @@ def test_each_mistake_is_named(change: tuple[Key, Any], said: str) -> None:
     assert any(said in problem for problem in problems(change)), problems(change)
 
 
+@pytest.mark.parametrize("bus", ["nats://u:sesame@x", "nats://u:sesame@x:notaport", "u:sesame@x", "nats://sesame@h/"])
+def test_a_password_in_the_bus_is_not_shown(bus: str) -> None:
+    (said,) = problems((("federation", "bus"), bus))
+    assert "federation.bus: " in said
+    assert "sesame" not in said
+
+
 def test_two_domains_with_one_key_are_refused() -> None:
     west = copy.deepcopy(EXAMPLE["federation"]["domains"][0])
     north = {**west, "name": "north", "networks": [
@@ -77,3 +88,7 @@ def test_two_domains_with_one_key_are_refused() -> None:
     said = problems((("federation", "domains"), [west, north]))
     assert said == ["fmc.yaml: federation.domains[1].public_key: it is that of federation.domains[0] too; each "
                     "domain has a key of its own"]  # fmt: skip
+
+
+def test_the_operators_name_is_the_same_everywhere() -> None:
+    assert OPERATOR == orders.OPERATOR

@@ -76,6 +76,23 @@ class Host:
         return host_mac(self.number)
 
 
+@dataclass(frozen=True)
+class Guest(Host):
+    """The machine, where it runs."""
+
+    @property
+    def address(self) -> IPv4Address:
+        return VM
+
+    @property
+    def port(self) -> int:
+        return MACHINE_PORT
+
+    @property
+    def mac(self) -> Mac:
+        return VM_MAC
+
+
 HOSTS = {name: Host(name, number) for name, number in DOMAINS.values()}
 
 

@@ -51,6 +51,10 @@ class Switches:
         self.away = ""
         self.pause = 0.0
         self.applied = 0
+        self.here: dict[IPv4Address, bool | None] = {}
+        """Who answers in an own network (``None``: it cannot be found out), which takes ``look`` seconds."""
+        self.look = 0.0
+        self.looked: list[IPv4Address] = []
 
     async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
         self.applied += 1
@@ -70,8 +74,10 @@ class Switches:
                     self.engine.quiet(identifier, place)
         return {}
 
-    async def still_here(self, identifier: IPv4Address) -> bool:
-        return False
+    async def still_here(self, identifier: IPv4Address) -> bool | None:
+        self.looked.append(identifier)
+        await asyncio.sleep(self.look)
+        return self.here.get(identifier, False)
 
     def effect(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -113,9 +119,9 @@ class OneDomain:
 class Four:
     """All domains on one hub; alpha knows ``nodes`` nodes."""
 
-    def __init__(self, nodes: int = 1) -> None:
+    def __init__(self, nodes: int = 1, kind: NodeKind = NodeKind.USER) -> None:
         self.hub = MemoryHub()
-        self.cards = [card(number) for number in range(nodes)]
+        self.cards = [card(number, kind) for number in range(nodes)]
         self.all = {name: OneDomain(self.hub.bus(name)) for name in NAMES}
 
     async def __aenter__(self) -> Four:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -10,7 +11,7 @@ import pytest
 from followme.federation.desk import REPEAT_MAX_S
 from followme.federation.nouns import Mapping, Place
 from followme.federation.pools import Pools
-from followme.federation.registry import Domain, Registry, RegistryError
+from followme.federation.registry import Domain, Registry, RegistryError, pool_bounds
 from followme.federation.signing import Ed25519Signer, SigningError, generate_key
 from tests.federations import World, card, domains, network
 
@@ -59,6 +60,8 @@ def test_only_the_home_domains_key_signs_a_mapping() -> None:
         Ed25519Signer(b"short", public)
     with pytest.raises(SigningError):
         Ed25519Signer(keys["alpha"][0], {"beta": b"short"})
+    with pytest.raises(SigningError, match="alpha and beta have the same public key"):
+        Ed25519Signer(keys["alpha"][0], {"alpha": keys["alpha"][1], "beta": keys["alpha"][1]})
 
 
 def test_a_pool_gives_each_locator_once_and_lets_it_rest() -> None:
@@ -76,6 +79,23 @@ def test_a_pool_gives_each_locator_once_and_lets_it_rest() -> None:
     again.restored()
     assert [again.give("b1") for _ in range(5)] == [int(one.locators[n]) for n in (4, 5, 0, 2)] + [None]
     assert [pools.give("b1") for _ in range(3)] == [int(one.locators[4]), int(one.locators[2]), None]
+
+
+def test_a_large_pool_is_restored_in_no_time_and_without_gaps() -> None:
+    prefix = IPv4Network("10.0.0.0/8")
+    one = replace(network(3, "b1", 29), prefix=prefix, inside=prefix, locators=IPv4Network("10.128.0.0/9"))
+    first, end = pool_bounds(one)
+    pools = Pools([one])
+    kept = [first - 5, first + 1, first + 4, end - 1, end + 9]  # the pool was another once
+    for locator in kept:
+        pools.restore("b1", locator)
+    tracemalloc.start()
+    pools.restored()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100_000
+    given = [pools.give("b1") for _ in range(5)]
+    assert given == [first, first + 2, first + 3, first + 5, first + 6]
 
 
 def test_an_order_is_repeated_after_ever_longer_times_until_it_is_answered() -> None:

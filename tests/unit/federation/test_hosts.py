@@ -37,8 +37,18 @@ async def _nobody_comes_that_way(identifier: IPv4Address) -> None:
     assert identifier == NODE
 
 
+def _hosts(one: OneDomain) -> Callable[[HostRequest], set[str]]:
+    """``h1`` is the host of n1, and so on."""
+
+    def hosts(request: HostRequest) -> set[str]:
+        where = request.network if request.phase == "arrived" else one.place(request.identifier) or "n1"
+        return {f"h{where[1:]}"}
+
+    return hosts
+
+
 async def _desk(one: OneDomain, arrivals: Arrivals, left: Left = _nobody_comes_that_way) -> None:
-    await HostDesk(one.engine, arrivals, left).serve(one.bus)
+    await HostDesk(one.engine, arrivals, left, _hosts(one)).serve(one.bus)
 
 
 async def test_a_host_carries_a_machine() -> None:
@@ -129,7 +139,7 @@ async def test_a_preparation_gives_up_in_time_when_nobody_answers() -> None:
 async def test_while_it_takes_too_long_there_is_no_answer() -> None:
     async with Four() as four:
         four.hub.part("alpha", "beta")
-        desk = HostDesk(four.alpha.engine, Arrivals(), _nobody_comes_that_way)
+        desk = HostDesk(four.alpha.engine, Arrivals(), _nobody_comes_that_way, _hosts(four.alpha))
         asking = asyncio.create_task(desk.receive("h1", HostRequest("prepare", NODE, "m1", "n2").encode()))
         await asyncio.sleep(0.1)
         await four.alpha.engine.close()
@@ -150,9 +160,30 @@ async def test_what_is_no_request_is_refused(payload: bytes) -> None:
 
 async def test_one_that_was_frozen_answers_nobody_by_what_it_knew() -> None:
     async with Four() as four:
-        desk = HostDesk(four.alpha.engine, Arrivals(), _nobody_comes_that_way)
+        desk = HostDesk(four.alpha.engine, Arrivals(), _nobody_comes_that_way, _hosts(four.alpha))
         request = HostRequest("arrived", NODE, "m1", "n1", MAC).encode()
         assert await desk.receive("h1", request) == b'[""]'
         four.alpha.valid = False
         with pytest.raises(BusError, match="not the active one"):
             await desk.receive("h1", request)
+
+
+async def test_a_host_speaks_only_for_machines_that_it_has() -> None:
+    async with Four() as four:
+        arrivals = Arrivals()
+        await _desk(four.alpha, arrivals)
+        await _desk(four.beta, arrivals)
+        stranger = HostClient(four.hub.host_bus("alpha", "operator"))
+        for ask in (stranger.prepare(NODE, "n2", "m1"), stranger.flipped(NODE, "m1"), stranger.released(NODE, "m1"),
+                    stranger.aborted(NODE, "m1"), stranger.arrived(NODE, "m1", "n1", MAC)):  # fmt: skip
+            with pytest.raises(FederationError, match="host operator does not have"):
+                await ask
+        host = HostClient(four.hub.host_bus("alpha", "h1"))
+        await host.prepare(NODE, "n2", "m1")
+        with pytest.raises(FederationError, match="host operator does not have"):
+            await stranger.flipped(NODE, "m1")
+        await host.flipped(NODE, "m1")
+        await host.released(NODE, "m1")  # it is elsewhere now
+        with pytest.raises(FederationError, match="host h1 does not have"):
+            await HostClient(four.hub.host_bus("beta", "h1")).arrived(NODE, "m1", "n2", MAC)
+        assert not arrivals.seen

@@ -75,3 +75,24 @@ async def test_checks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     check.cancel()
     await asyncio.gather(check, return_exceptions=True)
     assert await made.has_left(BOB) is True, "a cancelled check leaves its place"
+
+
+async def test_all_who_wait_hear_the_same_verdict() -> None:
+    made, asked = checks()
+    own = asyncio.ensure_future(made.has_left(ALICE))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(made.verdict(ALICE)) for _ in range(3)]
+    assert await own is True
+    assert await asyncio.gather(*others) == [True] * 3
+    assert asked == ["alice"] * detector.ALIVE_TRIES
+
+
+async def test_who_waits_for_a_check_that_is_cancelled_asks_for_himself() -> None:
+    made, asked = checks(lambda made, node: made.answered(node.name) if len(asked) == 2 else None)
+    own = asyncio.ensure_future(made.has_left(ALICE))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(made.verdict(ALICE)) for _ in range(2)]
+    await asyncio.sleep(0)
+    own.cancel()
+    assert await asyncio.gather(*others) == [False, False]
+    assert asked == ["alice"] * 2

@@ -165,7 +165,8 @@ class Edge(ABC):
     def _store_again(self) -> None:
         with self.store.transaction():
             for name, binding in self.redirect.bindings.items():
-                self.store.put_node(binding.node)
+                if self.networks[binding.node.home].ours:  # in a federation others' nodes are not ours to restore
+                    self.store.put_node(binding.node)
                 self.store.put_placement(binding.here)
                 for place in (binding.here, binding.arriving, binding.leaving, *binding.old):
                     if place is not None and place.locator != binding.node.identifier:

@@ -27,6 +27,7 @@ from followme.federation.outputs import Attached, Effect, NotAttached, View
 from followme.mobility.visits import VisitWatcher
 from followme.openflow import Port, PortStatus
 from followme.store import Store, StoreError
+from followme.system.seldom import Refusals
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,6 +38,8 @@ HEARD_S = 2.0
 """How long what home has made of a flip may take to come back here."""
 CLAIM_S = 10.0
 """How long a node that shows up waits for its home's answer."""
+QUIET_AGAIN_S = 5.0
+"""When a switch that could not be asked whether an old place is quiet is asked again."""
 TURN_S = 0.05
 """How long work that is long may keep everything else from going on."""
 
@@ -78,6 +81,7 @@ class FederatedController(Edge):
             probe=lambda network, frame: None, clock=clock, claim=self._claim, placed=self.shared.at_port,
         )  # fmt: skip
         self.southbound.handlers.packet_in = self.watcher.packet_in
+        self._refusals = Refusals(log)
         self._unconfirmed: dict[IPv4Address, set[int]] = {}
         self._retiring: dict[tuple[IPv4Address, Place], asyncio.Task[None]] = {}
         self._claims: dict[tuple[IPv4Address, str], list[asyncio.Future[str | None]]] = {}
@@ -89,7 +93,10 @@ class FederatedController(Edge):
         the lease must be renewed meanwhile: nothing else may call us until this returns."""
         self._restore()
         async for identifier in patiently(self.federate.mappings()):
-            self._show(identifier, self.federate.view(identifier))
+            try:
+                self._show(identifier, self.federate.view(identifier))
+            except Exception as error:  # one node must not keep the domain from being served
+                self._not_shown(identifier, error)
         self.redirect.install_base()
         if self.southbound.role is not Role.ALONE:
             self.dhcp.prolong()
@@ -108,6 +115,7 @@ class FederatedController(Edge):
 
     def counted(self) -> dict[str, int]:
         counts = {f"refused ({kind})": count for kind, count in self.watcher.refusals.counts.items()}
+        counts |= self._refusals.counts
         counts |= {f"federation refused ({why})": count for why, count in self.federate.refusals.items()}
         return counts | dict(self.watcher.counts) | {f"bus {what}": n for what, n in self.engine.counted.items()}
 
@@ -135,6 +143,9 @@ class FederatedController(Edge):
             except (SwitchError, StoreError) as error:
                 wrong[identifier] = str(error)
                 continue
+            except Exception as error:
+                wrong[identifier] = self._not_shown(identifier, error)
+                continue
             if touched:
                 self._unconfirmed.setdefault(identifier, set()).update(touched)
             self._retire(identifier, view)
@@ -158,10 +169,10 @@ class FederatedController(Edge):
             return str(error)
         return ""
 
-    async def still_here(self, identifier: IPv4Address) -> bool:
+    async def still_here(self, identifier: IPv4Address) -> bool | None:
         name = self.shared.name_of(identifier)
         binding = None if name is None else self.redirect.bindings.get(name)
-        return binding is not None and await self.watcher.still_here(binding.node)
+        return False if binding is None else await self.watcher.still_here(binding.node)
 
     def effect(self, effect: Effect) -> None:
         if not isinstance(effect, Attached | NotAttached):
@@ -175,20 +186,26 @@ class FederatedController(Edge):
             here = self.redirect.bindings[name].here
             self._attached(Attachment(name, here.network, here.port, here.locator, time.time()))
 
+    def _not_shown(self, identifier: IPv4Address, error: Exception) -> str:
+        """Its rules stay as they are until its mapping is told again; the reason, in words."""
+        why = str(error) if isinstance(error, SwitchError | StoreError) else f"{type(error).__name__}: {error}"
+        self._refusals.refuse("rules of a node cannot be made", str(identifier), self.clock(), why)
+        return why
+
     def _show(self, identifier: IPv4Address, view: View | None) -> tuple[str | None, set[int]]:
         before = self.shared.name_of(identifier)
         name, touched = self.shared.show(identifier, view)
         binding = None if name is None else self.redirect.bindings.get(name)
+        if before is not None and (binding is None or before != name):
+            self.locations.remove(before)
         if binding is not None:
             self.locations.add(binding.node)
-        elif before is not None:
-            self.locations.remove(before)
         return name, touched
 
     def _retire(self, identifier: IPv4Address, view: View | None) -> None:
         """Watch the old ways of our own networks; when one is quiet, home is told."""
         old = () if view is None or view.mapping is None else view.mapping.old
-        ours = {place for place in old if self.networks[place.network].ours}
+        ours = {place for place in old if self._ours(place)}
         for key in [key for key in self._retiring if key[0] == identifier and key[1] not in ours]:
             self._retiring.pop(key).cancel()
         for place in ours:
@@ -197,15 +214,26 @@ class FederatedController(Edge):
                 self._retiring[identifier, place] = task
 
     async def _when_quiet(self, identifier: IPv4Address, place: Place) -> None:
-        await self._quiet(identifier, place)
+        while True:
+            try:
+                await self._quiet(identifier, place)
+                break
+            except Exception as error:  # its locator is not free before this succeeds
+                why = f"{place.network}: {type(error).__name__}: {error}"
+                self._refusals.refuse("an old place cannot be asked for", str(identifier), self.clock(), why)
+            await asyncio.sleep(QUIET_AGAIN_S)
         self.engine.quiet(identifier, place)
 
     async def _quiet(self, identifier: IPv4Address, place: Place) -> None:
         name = self.shared.name_of(identifier)
-        network = self.networks[place.network]
-        if name is not None and network.ours:
+        if name is not None and self._ours(place):
+            network = self.networks[place.network]
             old = Placement(name, place.network, 0, place.locator, 0)
             await quiet(self.southbound, network.datapath, name, old)
+
+    def _ours(self, place: Place) -> bool:
+        network = self.networks.get(place.network)
+        return network is not None and network.ours
 
     def where(self, identifier: IPv4Address) -> str | None:
         """The network where the node is, as far as this domain knows."""
@@ -216,6 +244,18 @@ class FederatedController(Edge):
         return None if name is None else self.redirect.bindings[name].here.network
 
     # ---- what hosts' agents ask for
+
+    def hosts(self, request: HostRequest) -> set[str]:
+        """Names on the bus of the hosts that may ask this: whose network the machine is in, or was before this
+        migration."""
+        if request.phase == "arrived":
+            networks = {request.network}
+        else:
+            networks = {network} if (network := self.where(request.identifier)) is not None else set()
+        view = self.federate.view(request.identifier)
+        if request.phase in ("flipped", "released", "aborted") and view is not None and view.mapping is not None:
+            networks |= {place.network for place in (view.mapping.leaving, *view.mapping.old) if place is not None}
+        return {one.host_name for one in self.config.file.networks if one.name in networks and one.host_name}
 
     async def left(self, identifier: IPv4Address) -> None:
         """Return when no packet takes the way back to where the machine has left: its host may let go of it."""

@@ -34,9 +34,9 @@ from followme.federation.keyfile import load_private_key
 from followme.federation.kv import KvError
 from followme.federation.lease import Lease
 from followme.federation.memory import MemoryHub
-from followme.federation.nats import NatsBus
+from followme.federation.nats import NatsBus, inbox_of
 from followme.federation.nats_accounts import LEASE_BYTES, MIB, bucket_of, lease_bucket_of
-from followme.federation.nats_connection import NatsAccess
+from followme.federation.nats_connection import NatsAccess, NatsConnection
 from followme.federation.nats_kv import JetStreamKeyValue
 from followme.federation.orders import OrderBus, OrderDesk
 from followme.federation.registry import Domain, Registry
@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 
 DOMAIN_BYTES = 256 * MIB
 """What a domain may keep: ``nats_accounts.write_configuration`` grants it by default."""
-AGAIN_S = 0.5
-"""How soon it stands by again, after it was active and something ended that."""
+AGAIN_S, ASTONISHED_S = 0.5, 3.0
+"""How soon it stands by again, after it was active and something ended that; or something that nobody expects."""
 LONELY_S, LONELY_MAX_S = 3.0, 60.0
 """How long an active instance may be without any switch before another one may try, doubling while that does not
 help; and how much longer than others one without any switch waits for the lease."""
@@ -78,7 +78,9 @@ class Instance:
         self.engine: Engine | None = None
         self.active = asyncio.Event()
         self._buckets: dict[str, JetStreamKeyValue] = {}
+        self._connections: dict[str, NatsConnection] = {}
         self._lonely_s = LONELY_S
+        self._astonishing = ""
 
     async def run(self) -> None:
         """Stand by and be active by turns; ``OSError`` if it cannot listen. A bus that is away is waited for."""
@@ -89,12 +91,26 @@ class Instance:
             southbound = self._southbound(opened, Role.STANDBY)
             await self._listen(southbound)
             bus = await self._on_bus(opened)
+            opened.push_async_callback(self._close_buckets)
             while True:
+                pause = AGAIN_S
                 try:
                     await self._stand_by(bus, southbound)
                 except (StoreError, KvError, BusError, SwitchError, LeaseLost) as error:
                     log.warning("instance %s of %s: %s", self._section.instance, self._section.domain, error)
-                await asyncio.sleep(AGAIN_S)
+                except Exception as error:  # whatever it is: the other instances would end by it, too
+                    pause = self._astonished(error)
+                await asyncio.sleep(pause)
+
+    def _astonished(self, error: Exception) -> float:
+        """Say what has happened, and all of it once; how long to pause before it may happen again."""
+        what = f"{type(error).__name__}: {error}"
+        again, self._astonishing = what == self._astonishing, what
+        log.error(
+            "instance %s of %s stands by again in %g s: %s", self._section.instance, self._section.domain,
+            ASTONISHED_S, what, exc_info=None if again else error,
+        )  # fmt: skip
+        return ASTONISHED_S
 
     async def _on_bus(self, opened: contextlib.AsyncExitStack) -> NatsBus:
         while True:
@@ -127,8 +143,8 @@ class Instance:
     async def _stand_by(self, bus: NatsBus, southbound: Southbound) -> None:
         section = self._section
         async with contextlib.AsyncExitStack() as opened:
-            lease_kv = await self._bucket(bus, lease_bucket_of(section.domain), LEASE_BYTES)
-            kv = await self._bucket(bus, bucket_of(section.domain), DOMAIN_BYTES)
+            lease_kv = await self._bucket(lease_bucket_of(section.domain), LEASE_BYTES)
+            kv = await self._bucket(bucket_of(section.domain), DOMAIN_BYTES)
             store = ReplicatedStore()
             opened.callback(store.close)
             await store.restore(kv)
@@ -144,13 +160,25 @@ class Instance:
             await store.lead(epoch)
             await self._be_active(opened, bus, store, southbound, epoch, lease.valid, *ends)
 
-    async def _bucket(self, bus: NatsBus, name: str, max_bytes: int) -> JetStreamKeyValue:
-        """Opened once: it takes the connection's interruptions for itself."""
+    async def _bucket(self, name: str, max_bytes: int) -> JetStreamKeyValue:
+        """Opened once: it takes the connection's interruptions for itself. Each has a connection of its own:
+        however much others send us, the lease does not wait behind it."""
+        if name not in self._connections:
+            section = self._section
+            self._connections[name] = await NatsConnection.open(
+                self._access(), f"{section.domain}/{section.instance}/{name}", inbox_of(section.domain)
+            )  # fmt: skip
         if name not in self._buckets:
             self._buckets[name] = await JetStreamKeyValue.open(
-                bus.connection, name, replicas=self._section.replicas, max_bytes=max_bytes
+                self._connections[name], name, replicas=self._section.replicas, max_bytes=max_bytes
             )  # fmt: skip
         return self._buckets[name]
+
+    async def _close_buckets(self) -> None:
+        for bucket in self._buckets.values():
+            await bucket.close()
+        for connection in self._connections.values():
+            await connection.close()
 
     async def _lonely(self, southbound: Southbound) -> None:
         """Until no switch was connected for too long, though others may have them."""
@@ -209,7 +237,7 @@ class Instance:
         else:
             await _take_over(southbound, epoch)
         await engine.start()
-        await HostDesk(engine, controller.arrived, controller.left).serve(bus)
+        await HostDesk(engine, controller.arrived, controller.left, controller.hosts).serve(bus)
         controller.start()
         self.controller, self.engine = controller, engine
         self.active.set()

@@ -56,24 +56,39 @@ class SharedRedirect(Redirect):
     def show(self, identifier: IPv4Address, view: View | None) -> tuple[str | None, set[int]]:
         """Make the rules those of ``view``; the node's name here, and the datapaths whose rules changed.
 
-        Without a view a node whose home is here is there, and any other is forgotten. ``SwitchError`` if another
-        node has its name here.
+        Without a view a node whose home is here is there, and any other is forgotten. ``SwitchError`` if a network
+        is not configured; ``StoreError``. Then nothing has changed.
         """
         mapping = None if view is None else view.mapping
         if view is None or mapping is None:
             return self._settle(identifier)
-        node = _node(mapping.card)
+        node = self._node(mapping.card)
         holder = self.bindings.get(node.name)
         if holder is not None and holder.node.identifier != identifier:
-            raise SwitchError(f"{node.name} ({identifier}): {holder.node.identifier} has that name here; names of "
-                              "nodes must differ in a federation")  # fmt: skip
+            raise SwitchError(f"{node.name} ({identifier}): {holder.node.identifier} has that name here")
+        unknown = {node.home, *(place.network for place in mapping.places)} - self.networks.keys()
+        if unknown:
+            raise SwitchError(f"{node.name} ({identifier}): {min(unknown)} is not a network of the config")
         binding = self._binding(node, mapping, view, holder)
-        self._names[identifier] = node.name
         if self.networks[binding.here.network].ours:
             self.store.put_placement(binding.here)
-        touched = self.become(binding)
+        before = self._names.get(identifier)
+        touched: set[int] = set()
+        if before is not None and before != node.name and not self.networks[node.home].ours:
+            touched = self._drop(before, identifier)  # its home has given it another name
+        self._names[identifier] = node.name
+        touched |= self.become(binding)
         self._introduce(binding, holder)
         return node.name, touched
+
+    def called(self, card: Card) -> str:
+        """The node's name here: no operator can use up names of another, for who is at home elsewhere has its
+        identifier in it."""
+        home = self.networks.get(card.home)
+        return card.name if home is not None and home.ours else f"{card.name}@{card.identifier}"
+
+    def _node(self, card: Card) -> Node:
+        return Node(self.called(card), card.kind, card.mac, card.identifier, card.address, card.home)
 
     def _introduce(self, binding: Binding, before: Binding | None) -> None:
         """Have the router know new locators of ours before anything is sent to them: nobody may be there to answer
@@ -124,7 +139,8 @@ class SharedRedirect(Redirect):
             arriving=None if mapping.arriving is None else placed(mapping.arriving),
             leaving=None if mapping.leaving is None else placed(mapping.leaving),
             old=tuple(placed(place) for place in mapping.old),
-            told=view.told, telling=view.telling, seen=seen, watched=before is None or before.watched,
+            told=view.told & self.networks.keys(), telling=view.telling & self.networks.keys(),
+            seen=seen, watched=before is None or before.watched,
         )  # fmt: skip
 
     def _port(self, node: Node, network: str) -> int:
@@ -176,7 +192,3 @@ class SharedRedirect(Redirect):
 
 def card_of(node: Node) -> Card:
     return Card(node.name, node.kind, node.mac, node.identifier, node.address, node.home)
-
-
-def _node(card: Card) -> Node:
-    return Node(card.name, card.kind, card.mac, card.identifier, card.address, card.home)
