@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -135,6 +137,42 @@ async def test_a_device_that_is_not_there(namespace: str, tmp_path: Path, more: 
     (missing,) = more.values()
     with pytest.raises(DataPlaneError, match=f"{missing}.* make it, or write its name in the config"):
         await router(namespace, tmp_path, **more).start()
+
+
+async def test_the_first_arm_of_a_port_loses_no_packet(namespace: str, tmp_path: Path) -> None:
+    """A clsact that is added to a device makes the kernel drop what is being sent there."""
+    made, protocol = router(namespace, tmp_path, host_port="host"), 0x88B5
+    kind = socket.AF_PACKET, socket.SOCK_RAW, 0
+    machine = bytes.fromhex("020000000001")
+    with netns.socket_in(namespace, *kind) as port, netns.socket_in(namespace, *kind) as behind:
+        port.bind(("host", 0))
+        behind.bind(("lan", protocol))
+        behind.setblocking(False)
+        ended, sent, came = threading.Event(), 0, set[int]()
+
+        def send_on() -> None:
+            nonlocal sent
+            while not ended.wait(0.0002):
+                port.send(bytes.fromhex("020000000009") + machine + protocol.to_bytes(2) + sent.to_bytes(50))
+                sent += 1
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        came.add(int.from_bytes(behind.recv(100)[14:]))
+
+        async with AsyncExitStack() as opened:
+            await made.start()
+            opened.push_async_callback(made.close, leave=False)
+            assert "clsact" in await run(["tc", "qdisc", "show", "dev", "host"], namespace=namespace)
+            made.claim(IPv4Address("10.1.0.5"), machine)
+            sending = asyncio.create_task(asyncio.to_thread(send_on))
+            await asyncio.sleep(0.1)
+            await made.arm(IPv4Address("10.1.0.5"), machine, IPv4Address("192.0.2.5"))
+            await made.disarm(IPv4Address("10.1.0.5"))
+            await asyncio.sleep(0.1)
+            ended.set()
+            await sending
+    assert sent > 100
+    assert sorted(set(range(sent - 1)) - came) == []
 
 
 async def test_machines_whose_macs_end_alike_have_arms_of_their_own(namespace: str) -> None:

@@ -29,6 +29,18 @@ class Arms:
         self._changing = asyncio.Lock()
         self._table = "lisp_arms_" + re.sub(r"[^A-Za-z0-9_]", "_", lan)
 
+    async def watch(self) -> None:
+        """Give the port its ``clsact``, long before the first arm: while one is added the kernel drops what is sent
+        out of the port (``qdisc_graft`` deactivates the device), which is what the machines there are sent. Where
+        there is one already nothing happens; so it is never taken away."""
+        if self._port is None:
+            return
+        try:
+            await tc(self._namespace, [f"qdisc add dev {self._port} clsact"])
+        except ProcessError as error:
+            if "Exclusivity" not in str(error) and "exists" not in str(error):
+                raise DataPlaneError(f"cannot watch port {self._port}: {error}") from None
+
     async def add(self, mac: bytes) -> None:
         """Frames for ``mac`` that come back are routed from now on; there are none before the bridge flips."""
         table = self._table
@@ -42,11 +54,7 @@ class Arms:
         )
         if self._port is None:
             return
-        try:
-            await tc(self._namespace, [f"qdisc add dev {self._port} clsact"])
-        except ProcessError as error:
-            if "Exclusivity" not in str(error) and "exists" not in str(error):
-                raise DataPlaneError(f"cannot watch port {self._port}: {error}") from None
+        await self.watch()  # the port may be a new one
         async with self._changing:
             high, low = _words(mac)
             held = await self._preferences()

@@ -102,6 +102,7 @@ class KernelPlane:
         self.lan_addresses = await device.addresses(config.lan, namespace=self._namespace)
         tunnel = await device.ensure(config.tunnel, namespace=self._namespace, core_mtu=config.core_mtu)
         netns.sysctl(self._namespace, {f"ipv4/conf/{config.tunnel}/rp_filter": 0})
+        await self._arms.watch()
         self._plain = {rloc for rloc, header in config.peers.items() if header == "rfc9300"}
         local = next((one.address for one in config.rlocs if isinstance(one.address, IPv4Address)), None)
         if local is not None:
