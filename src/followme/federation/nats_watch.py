@@ -14,13 +14,14 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from .bus import BusError
+from .bus import BusError, NoAnswer
 from .kv import Entry, KvError
 from .nats_connection import NatsConnection
 from .nats_sweep import AWAY_S
 
-_BEGIN_S = 30.0
-"""The server looks for the last message of each key first, which takes it seconds when there are a million."""
+_BEGIN_S = (2.0, 2.0, 3.0, 5.0, 10.0, 30.0)
+"""How long the server may take to begin, try by try. A cluster that is choosing a leader loses what it is asked; and
+with a million keys it takes seconds, for the last message of each is looked for first."""
 _HEARTBEAT_S = 1
 _SILENCE_S = 3.0
 _RETRY_S = 0.5
@@ -102,6 +103,18 @@ class Watch:
             raise KvError(f"stream {self._stream}: nothing was heard of it for too long, deletions may be missed")
 
     async def _begin(self) -> int:
+        for patience in _BEGIN_S[:-1]:
+            try:
+                return await self._try_to_begin(patience)
+            except NoAnswer:
+                continue
+        try:
+            return await self._try_to_begin(_BEGIN_S[-1])
+        except NoAnswer as error:
+            raise KvError(f"stream {self._stream}: {error}") from None
+
+    async def _try_to_begin(self, patience: float) -> int:
+        """What is to come. ``NoAnswer``, else ``KvError``."""
         await self.close()
         number = next(self._numbers)
         self._subject = f"{self._connection.inbox}.watch.{id(self):x}-{number}"
@@ -126,7 +139,9 @@ class Watch:
         try:
             await self._connection.subscribe(self._subject, received)
             call = f"$JS.API.CONSUMER.CREATE.{self._stream}"
-            answer = json.loads((await self._connection.request(call, body, _BEGIN_S)).data)
+            answer = json.loads((await self._connection.request(call, body, patience)).data)
+        except NoAnswer:
+            raise
         except BusError as error:
             raise KvError(f"stream {self._stream}: {error}") from None
         if "error" in answer:
