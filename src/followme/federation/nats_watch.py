@@ -20,8 +20,8 @@ from .nats_connection import NatsConnection
 from .nats_sweep import AWAY_S
 
 _BEGIN_S = (2.0, 2.0, 3.0, 5.0, 10.0, 30.0)
-"""How long the server may take to begin, try by try. A cluster that is choosing a leader loses what it is asked; and
-with a million keys it takes seconds, for the last message of each is looked for first."""
+"""How long the server may take to begin, try by try. A cluster that is choosing a leader loses what it is asked;
+and with a million keys it takes seconds: the last message of each is looked for first."""
 _HEARTBEAT_S = 1
 _SILENCE_S = 3.0
 _RETRY_S = 0.5
