@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -24,6 +23,7 @@ from typing import Any
 
 from bench.figures import Figure, Say, Skipped
 from bench.fill_mappings import DOMAINS
+from bench.ports import free_port
 from followme.federation.nats_accounts import MIB, Member, generate_logins
 from followme.federation.nats_server import program, start_servers
 from followme.federation.signing import generate_key
@@ -155,7 +155,7 @@ async def _bench() -> AsyncIterator[_Bench]:
     keys = {name: generate_key() for name in DOMAINS}
     async with AsyncExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        member = Member("bench", f"127.0.0.1:{_free_port()}")
+        member = Member("bench", f"127.0.0.1:{free_port()}")
         (server,) = await start_servers([member], directory, logins, domain_bytes=BUCKET_BYTES)
         opened.push_async_callback(server.stop)
         yield _Bench({
@@ -164,9 +164,3 @@ async def _bench() -> AsyncIterator[_Bench]:
             "keys": {name: key[0].hex() for name, key in keys.items()},
             "public": {name: key[1].hex() for name, key in keys.items()},
         }, opened)  # fmt: skip
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-    return port

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import Figure, Say, Skipped
+from bench.ports import free_port
 from bench.serve_domain import DOMAINS
 from followme.federation.nats_accounts import MIB, Member, generate_logins
 from followme.federation.nats_server import NatsServer, program, start_servers
@@ -163,7 +163,7 @@ async def _federation() -> AsyncIterator[tuple[NatsServer, dict[str, _Domain]]]:
     keys = {name: generate_key() for name in DOMAINS}
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (server,) = await start_servers([Member("bench", f"127.0.0.1:{_free_port()}")], directory, logins)
+        (server,) = await start_servers([Member("bench", f"127.0.0.1:{free_port()}")], directory, logins)
         stack.push_async_callback(server.stop)
         domains = {}
         for name in DOMAINS:
@@ -192,9 +192,3 @@ def _machine() -> float:
     """Seconds of CPU that all programs of this machine have used so far."""
     user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-    return port

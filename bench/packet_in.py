@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from statistics import median
 
 from bench.figures import Figure, Say, Skipped
 from bench.load import Fleet, User
+from bench.ports import free_port
 from followme.continuity.pipeline import Table
 from followme.openflow import FlowMod, GotoTable, Match, Output, PacketOut
 from followme.openflow.constants import OFPFC_ADD, OFPP_TABLE
@@ -126,14 +126,8 @@ def _contenders() -> Iterator[tuple[Contender, list[Contender]]]:
 
 
 def _osken(hub: str) -> Server:
-    return Server("bench.serve_osken", str(_free_port()), ends_with_input=False,
+    return Server("bench.serve_osken", str(free_port()), ends_with_input=False,
                   OSKEN_HUB_TYPE=hub, PYTHONWARNINGS="ignore")  # fmt: skip
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 def figures(quick: bool, say: Say) -> list[Figure]:

@@ -19,6 +19,7 @@ from typing import Any
 from followme.domain import Network, NetworkKind, NodeKind
 from followme.federation.engine import Engine
 from followme.federation.federate import Federate
+from followme.federation.messages import Refused
 from followme.federation.nats import NatsBus
 from followme.federation.nats_accounts import bucket_of
 from followme.federation.nats_connection import NatsAccess
@@ -55,7 +56,7 @@ class Switches:
         """How often a node was seen in another place than before, by the second in which that was."""
         self.waiting: dict[IPv4Address, asyncio.Future[None]] = {}
 
-    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
+    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, Refused]:
         assert self.engine is not None
         second = int(time.monotonic())
         for identifier in identifiers:

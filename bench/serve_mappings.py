@@ -20,6 +20,7 @@ from followme.continuity.manipulator import node_rules
 from followme.domain import Node, Placement
 from followme.federation.engine import Engine
 from followme.federation.federate import Federate
+from followme.federation.messages import Refused
 from followme.federation.outputs import Effect
 from followme.federation.signing import Ed25519Signer
 from followme.store import ReplicatedStore
@@ -43,7 +44,7 @@ class Switches:
             self.heard[key] = asyncio.get_running_loop().create_future()
         return self.heard[key]
 
-    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
+    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, Refused]:
         engine = self.engine
         if engine is None:
             raise RuntimeError("not active yet")

@@ -173,3 +173,15 @@ class World:
             if near:
                 self.tick(max(min(near) - self.now, 0.0) + 0.001)
         raise AssertionError("it never ends")
+
+
+def away(user: Card) -> World:
+    """The user, at home in alpha, is in beta, and delta knows it."""
+    world = World([user])
+    world.feds["beta"].attach(user.identifier, user.mac, "b1")
+    world.pump("beta")
+    world.settle()
+    world.feds["alpha"].unaware(user.identifier, "d1")
+    world.pump("alpha")
+    world.settle()
+    return world

@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.interop.nats_lab import free_ports
 from tests.interop.switches import Both, Gate
 from tests.unit.continuity.fabric import Packet
 from tests.unit.controller.domains import (
@@ -271,8 +270,8 @@ class Fleet(Domains):
             store.close()
             await bus.close()
 
-    async def same_everywhere(self, where: str, within_s: float = 30.0) -> None:
-        """Until each domain that knows the machine has it at ``where``, with nothing old left."""
+    async def same_everywhere(self, where: str, within_s: float = 30.0) -> dict[str, Any]:
+        """Until each domain that knows the machine has it at ``where``, with nothing old left; their mappings."""
         found: dict[str, Any] = {}
         try:
             async with asyncio.timeout(within_s):
@@ -283,7 +282,7 @@ class Fleet(Domains):
                     good = all(one.here.network == where and not (one.arriving or one.leaving) for one in known)
                     same = len({(one.version, one.here) for one in known}) <= 1
                     if good and same and found and (known or where == "dc-a"):
-                        return
+                        return found
                     await asyncio.sleep(0.2)
         except TimeoutError:
             raise AssertionError(f"not all at {where}: {found}") from None
@@ -339,14 +338,3 @@ async def fleet(
         yield made
     finally:
         await made.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Below those that the kernel gives to connections: they are listened at later, and again."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(10_000, 30_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in found:
-                found.append(port)
-    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -60,7 +62,7 @@ class Nats:
 async def nats(directory: Path, count: int = 1, **options: Any) -> AsyncIterator[Nats]:
     """``count`` servers below ``directory``; ``options`` as of ``start_servers``."""
     logins = generate_logins(DOMAINS)
-    ports = _free_ports(2 * count)
+    ports = free_ports(2 * count)
     members = [
         Member(f"n{number}", f"127.0.0.1:{ports.pop()}", cluster=f"127.0.0.1:{ports.pop()}")
         for number in range(count)
@@ -78,9 +80,12 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0)
             await asyncio.sleep(0.02)
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def free_ports(count: int) -> list[int]:
+    """Below those that the kernel gives to connections: they are listened at later, and again."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(10_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in found:
+                found.append(port)
+    return found

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.interop.nats_lab import nats, needs_nats, until
+from tests.unit.federation.bus_contract import served_before_and_after_a_pause
 
 from followme.federation.bus import MAX_PAYLOAD, BusError, NoAnswer, TooLarge, Unreachable
 from followme.federation.nats import REQUESTS_S, NatsBus
@@ -244,27 +245,7 @@ async def test_a_server_that_forgets_us_and_lets_us_in_again(tmp_path: Path) -> 
         await until(lambda: _answers(alpha, "beta"))
 
 
-
-
 async def test_what_is_being_served_ends_when_the_bus_is_paused(tmp_path: Path) -> None:
     async with nats(tmp_path) as lab:
         alpha, beta = await lab.bus("alpha"), await lab.bus("beta")
-        began, ended = asyncio.Event(), asyncio.Event()
-
-        async def forever(sender: str, payload: bytes) -> bytes:
-            began.set()
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-            return b""
-
-        await beta.serve(forever)
-        await until(lambda: _asked(alpha, began))
-        await beta.pause()
-        await asyncio.wait_for(ended.wait(), 2)
-
-
-async def _asked(bus: NatsBus, began: asyncio.Event) -> bool:
-    await _answers(bus, "beta")
-    return began.is_set()
+        assert await served_before_and_after_a_pause(alpha, beta) == (True, False)

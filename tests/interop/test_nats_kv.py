@@ -13,7 +13,7 @@ import pytest
 from tests.interop.nats_lab import nats, needs_nats, until
 from tests.unit.federation.kv_contract import CONTRACT, Open, following
 
-from followme.federation.kv import Entry, Full, KeyValue, KvError
+from followme.federation.kv import FENCE, Entry, Full, KeyValue, KvError
 from followme.federation.nats_accounts import MIB, lease_bucket_of
 from followme.federation.nats_kv import JetStreamKeyValue
 from followme.system.process import ProcessError, run
@@ -21,14 +21,14 @@ from followme.system.process import ProcessError, run
 pytestmark = needs_nats
 
 
-@pytest.mark.parametrize("promise", CONTRACT, ids=lambda one: one.__name__)
-async def test_contract(promise: Callable[[Open], Awaitable[None]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda one: one.__name__)
+async def test_contract(check: Callable[[Open], Awaitable[None]], tmp_path: Path) -> None:
     async with nats(tmp_path) as lab:
 
         async def open() -> KeyValue:
             return await lab.bucket("alpha")
 
-        await promise(open)
+        await check(open)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -84,6 +84,7 @@ async def test_a_watch_goes_on_after_the_server_was_away(tmp_path: Path) -> None
             await until(lambda: _is(shown, "c", b"2999"))
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        assert shown == {FENCE: b"1", "a": None, "b": b"2", "c": b"2999"}
 
 
 async def test_a_cluster_loses_a_node_and_no_key(tmp_path: Path) -> None:
@@ -212,15 +213,10 @@ async def test_what_is_left_of_deleted_keys_goes_in_time(tmp_path: Path, monkeyp
             kv.submit(f"k{number}", None)
         await kv.put("k0", b"again")
         other = await lab.bucket("alpha", "2")
-
-        async def left() -> set[str]:
-            async with following(other) as seen:
-                return {entry.key async for entry in until_complete(seen) if entry.value is None}
-
-        assert await left() == {f"k{number}" for number in range(1, 20)}
+        assert await _markers(other) == {f"k{number}" for number in range(1, 20)}
 
         async def swept() -> bool:
-            return not await left()
+            return not await _markers(other)
 
         await until(swept)
         assert {key: entry.value for key, entry in (await kv.load()).items()} == {"k0": b"again"}
@@ -234,7 +230,7 @@ async def test_many_deletions_are_swept_as_fast_as_they_come(
     monkeypatch.setattr("followme.federation.nats_sweep.MARKERS_S", 0.4)
     monkeypatch.setattr("followme.federation.nats_sweep.SWEEP_S", 0.1)
     async with nats(tmp_path) as lab:
-        kv = await lab.bucket("alpha", max_bytes=MIB)  # 6500 of them
+        kv = await lab.bucket("alpha", max_bytes=MIB)  # 6500 of them, else ``Full`` is raised
         await kv.take_over(1)
         for number in range(0, 20_000, 500):
             for one in range(number, number + 500):
@@ -242,6 +238,7 @@ async def test_many_deletions_are_swept_as_fast_as_they_come(
                 last = kv.submit(f"fact.m/{one}", None)
             await last
             await asyncio.sleep(0.1)
+        assert len(await _markers(await lab.bucket("alpha", "2", max_bytes=MIB))) < 6500
 
 
 async def test_a_bucket_full_of_deletions_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +264,12 @@ async def test_a_bucket_full_of_deletions_has_room_again(tmp_path: Path, monkeyp
 
         assert not await written()
         await until(written, 20)
+
+
+async def _markers(kv: KeyValue) -> set[str]:
+    """Deleted keys of which the bucket still says so."""
+    async with following(kv) as seen:
+        return {entry.key async for entry in until_complete(seen) if entry.value is None}
 
 
 async def until_complete(seen: AsyncIterator[Entry | None]) -> AsyncIterator[Entry]:

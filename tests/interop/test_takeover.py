@@ -165,7 +165,8 @@ async def test_a_node_of_the_cluster_dies_while_a_machine_moves(tmp_path: Path) 
         await asyncio.sleep(0.01)
         await world.servers[0].kill()
         await moving
-        await world.same_everywhere("dc-b")
+        mappings = await world.same_everywhere("dc-b")
+        assert {domain: one.here.network for domain, one in mappings.items()} == {"alpha": "dc-b", "beta": "dc-b"}
         await world.carry_by_host("dc-a", "m2")
         await world.same_everywhere("dc-a")
         await world.sessions_are_well()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests import until as waiting
 from tests.lab.carrying import (
     Lab,
     Network,
@@ -42,6 +42,7 @@ from followme.system import netns
 KEY = Key(b"a key that two agents share, for a test")
 PORT = 4360
 ALIVE_S = 0.5
+until = partial(waiting.until, seconds=15.0)
 
 
 async def connect(lab: Lab, name: str, server: str) -> Client:
@@ -170,10 +171,3 @@ async def both(sites: Sites) -> None:
     await sites.begin("b")
     await sites.begin("a", sites.spec)
     await ready(sites.lab)
-
-
-async def until(done: Any, what: str, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.02)

@@ -19,6 +19,7 @@ from followme.lab.plan import LabConfig
 from followme.lab.scenario import MACHINE, USER, Scenario, ScenarioConfig
 from followme.lab.tcpmeter import TcpMeter
 from followme.migration.host import MigrationError
+from followme.migration.mover import Result
 from followme.migration.qemu import Qemu
 from followme.system import needs, netns
 from followme.system.process import ProcessError, run
@@ -41,6 +42,14 @@ async def watched(scenario: Scenario) -> AsyncIterator[tuple[Pinger, TcpMeter]]:
 
 def place(scenario: Scenario, node: str = MACHINE) -> str:
     return scenario.controller.redirect.bindings[node].here.network
+
+
+async def begun(scenario: Scenario) -> asyncio.Task[Result]:
+    """The machine is being carried to dc2, and a part of it has been sent."""
+    carry = asyncio.create_task(scenario.controller.machines.carry(MACHINE, "dc2"))
+    while not any("sent" in happening.text for happening in scenario.happenings):
+        await asyncio.sleep(0.01)
+    return carry
 
 
 async def settled_rules_are_in_the_switches(scenario: Scenario) -> None:
@@ -142,9 +151,7 @@ async def test_a_migration_that_is_cancelled_leaves_the_machine_where_it_was() -
         await scenario.lab.move_client("wlan2")
         machines = scenario.controller.machines
         async with watched(scenario) as (pinger, meter):
-            carry = asyncio.create_task(machines.carry(MACHINE, "dc2"))
-            while not any("sent" in happening.text for happening in scenario.happenings):
-                await asyncio.sleep(0.01)
+            carry = await begun(scenario)
             assert machines.cancel(MACHINE, "somebody changed their mind")
             with pytest.raises(MigrationError, match="somebody changed their mind"):
                 await carry
@@ -181,9 +188,7 @@ async def test_a_target_that_dies_in_the_middle() -> None:
         await scenario.lab.move_client("wlan2")
         machines = scenario.controller.machines
         async with watched(scenario) as (pinger, meter):
-            carry = asyncio.create_task(machines.carry(MACHINE, "dc2"))
-            while not any("sent" in happening.text for happening in scenario.happenings):
-                await asyncio.sleep(0.01)
+            carry = await begun(scenario)
             target = machines._movers[MACHINE].target
             assert target is not None
             assert target.pid is not None
@@ -201,11 +206,8 @@ async def test_a_switch_that_drops_in_mid_migration_and_comes_back_empty(switch:
     async with Scenario(ScenarioConfig(policy="never", dirty_bytes_s=20 << 20)) as scenario:
         lab = scenario.lab
         await lab.move_client("wlan2")
-        machines = scenario.controller.machines
         async with watched(scenario) as (_, meter):
-            carry = asyncio.create_task(machines.carry(MACHINE, "dc2"))
-            while not any("sent" in happening.text for happening in scenario.happenings):
-                await asyncio.sleep(0.01)
+            carry = await begun(scenario)
             await lab.switch.drop_controller(switch)
             await lab.switch.ofctl("del-flows", switch)
             await lab.switch.set_controller(switch, "tcp:{}:{}".format(*lab.controller_address))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 from tests.lab.following import AFTER_S, MARKS, follow, home, refused
+from tests.lab.lisp_headers import PLAIN, captured
 
 from followme.lab.lisp_document import LispScenarioConfig
 from followme.lab.lisp_scenario import LispScenario
@@ -66,3 +67,7 @@ async def test_with_plain_headers() -> None:
     async with LispScenario(LispScenarioConfig(policy="always", header="rfc9300")) as scenario:
         await home(scenario)
         await follow(scenario, "wlan2", "dc2")
+        with captured(scenario.lab, "dc2") as core:
+            async with Meter(scenario.client.namespace, scenario.machine_identifier, interval_s=0.01):
+                await asyncio.sleep(0.3)
+            assert core.both_ways() == ({PLAIN}, {PLAIN})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests import until as waiting
 from tests.lab.following import MARKS
 
 from followme.controllers.lisp.controller import LispController
@@ -22,6 +24,7 @@ from followme.migration.host import MigrationError
 pytestmark = MARKS
 READY_S = 15.0
 SETTLED_S = 20.0
+until = partial(waiting.until, seconds=SETTLED_S)
 DEAD_S = 0.5
 
 
@@ -39,15 +42,6 @@ async def at_dc1(scenario: LispScenario) -> None:
     if await at_rest(scenario) != "dc1":
         await scenario.controller.carry(MACHINE, "dc1")
         assert await at_rest(scenario) == "dc1"
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = SETTLED_S) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.01)
-            return
-    raise AssertionError(f"{what}: not within {seconds:g} s")
 
 
 def copies(scenario: LispScenario) -> list[str]:

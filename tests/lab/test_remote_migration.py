@@ -66,7 +66,7 @@ async def test_there_and_back_by_a_controllers_order(sites: Sites, monkeypatch: 
         flipped = next(event["at"] for event in events if event["event"] == "flipped")
         assert [command for at, command in said if at >= flipped] == []
         assert await sites.running() == [target]
-        await until(lambda other=other: "vm" in other.machines.running, "the target keeps it")
+        await until(lambda other=other: "vm" in other.machines.running, "the target keeps it")  # type: ignore[misc]
         assert "vm" not in agent.machines.running
         assert agent.router.calls[-1] == "gone"
         assert other.router.calls[-1] == "here"

@@ -28,6 +28,7 @@ from tests.lab.remote_sites import Agent, Router, Sites, both, connect, sites, u
 
 from followme.domain import Migration, MigrationState
 from followme.lab.guest import GuestImage
+from followme.migration.carrier import Relay
 from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.monitor import migration_event
 from followme.migration.mover import MachineMover
@@ -52,6 +53,8 @@ async def test_the_connection_is_cut_when_the_target_was_told(
     async def cutting(self: RemoteQemu, timeout: float) -> None:
         if whole:
             await self.monitor.wait(migration_event("completed"))
+        else:
+            monkeypatch.setattr(Relay, "open", lambda relay: None)  # what is left of the machine stays here
         asyncio.get_running_loop().call_soon(agent.connections[-1]._wire.end, "cut")
         reached.set()
         await told(self, timeout)

@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests import until as waiting
 
 from followme.domain import Migration, MigrationState, Placement
 from followme.lab.pinger import Pinger
@@ -22,13 +23,7 @@ from followme.system.process import run
 
 _missing = needs.check(needs.MACHINE_LAB)
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(bool(_missing), reason="; ".join(_missing))]
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        await asyncio.sleep(0.02)
+until = partial(waiting.until, seconds=20.0)
 
 
 def said(scenario: Scenario, text: str) -> bool:

@@ -9,11 +9,14 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import until as waiting
+from tests.lab.lisp_headers import PLAIN, captured
 
 from followme.lab.lisp_plan import ANYCAST_MAC
 from followme.lab.lisp_site import HAS_IPV6
@@ -36,6 +39,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.skipif(bool(PROBLEMS), reason="; ".jo
 KEY = "a key for the lab"
 MACHINE_MAC = bytes.fromhex("5254000a0009")
 CLIENT = IPv4Address("10.3.0.10")
+until = partial(waiting.until, seconds=3.0)
 
 
 class MapSystem:
@@ -114,13 +118,6 @@ class World:
     async def close(self) -> None:
         for router in self.routers.values():
             await router.close()
-
-
-async def until(condition: Any, seconds: float = 3.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        await asyncio.sleep(0.01)
 
 
 async def pings(host: Host, target: object, count: int = 1, interval: float = 0.2, wait: float = 2.0) -> int:
@@ -234,10 +231,10 @@ async def test_a_locator_that_answers_no_probe_goes_down_and_comes_back(world: W
     states = world.events["wlan1"]
     await until(lambda: _rtt(world, rloc) is not None)
     await world.routers["dc1"].close(leave=True)
-    await until(lambda: LocatorState(rloc, False) in states, 8.0)
+    await until(lambda: LocatorState(rloc, False) in states, seconds=8.0)
     assert await pings(lab.client, "10.1.0.20") == 1  # the only one: it is used all the same
     await world.start("dc1")
-    await until(lambda: LocatorState(rloc, True) in states, 8.0)
+    await until(lambda: LocatorState(rloc, True) in states, seconds=8.0)
 
 
 def _rtt(world: World, rloc: IPv4Address) -> object:
@@ -320,20 +317,10 @@ async def test_plain_headers_by_name_and_by_default(world: World) -> None:
     await world.routers["dc1"].close(leave=True)
     await world.start("dc1", peers={str(lab.site("wlan1").rloc): "rfc9300"})
     await lab.move_client("wlan1")
-    # At the core's end of dc1's uplink: what is handed to it does not show as sent at dc1's.
-    capture = netns.socket_in(lab.core_namespace, socket.AF_PACKET, socket.SOCK_RAW, 0)
-    capture.settimeout(2.0)
-    capture.bind(("dc1", 3))  # all protocols
-    with contextlib.closing(capture):
+    with captured(lab, "dc1") as core:
         assert await pings(lab.client, "10.1.0.20") == 1
         assert await pings(lab.client, "10.1.0.20", 5, 0.02) == 5
-        headers: dict[bool, list[bytes]] = {False: [], True: []}
-        while min(map(len, headers.values())) < 6:
-            frame, address = capture.recvfrom(200)
-            if frame[36:38] == (4341).to_bytes(2):
-                headers[address[2] == socket.PACKET_OUTGOING].append(frame[42:46])
-    assert set(headers[False]) == {b"\x08\x00\x00\x00"}  # I, no P
-    assert set(headers[True]) == {b"\x08\x00\x00\x00"}
+        assert core.both_ways() == ({PLAIN}, {PLAIN})
 
 
 async def test_a_crash_right_after_the_switch_does_not_take_the_machine_back(world: World) -> None:
@@ -374,6 +361,21 @@ async def test_a_second_router_changes_nothing_of_the_first(world: World, tmp_pa
     assert await kernel() == before
     await world.lab.move_client("wlan1")
     assert await pings(world.lab.client, "10.1.0.20") == 1
+
+
+async def test_another_sites_gateway_cannot_be_claimed_for_long(world: World) -> None:
+    gateway, system = EidPrefix.of("10.1.0.1"), world.system  # type: ignore[attr-defined]
+    await world.routers["wlan2"].close(leave=True)
+    visited = await world.start("wlan2", dynamic={"prefixes": ["10.0.0.0/8"]})
+    for times in (1, 2):
+        assert visited.control.appeared(gateway, MACHINE_MAC, time.monotonic())
+        visited._apply()
+        await until(lambda: not visited.control.local(gateway))
+        assert world.routers["dc1"].control.refusals.counts["claim of an address of our own"] == times
+        entry = system.core.registry.table.get(gateway)
+        assert entry is not None
+        assert str(world.lab.site("dc1").rloc) in str(entry)
+        assert await pings(world.server, "10.1.0.1") == 1  # type: ignore[attr-defined]
 
 
 async def test_leaving_for_good_leaves_nothing(world: World) -> None:

@@ -10,12 +10,14 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from tests import until as waiting
 
 from followme.lisp import EidPrefix, Locator, MapNotify, MappingRecord, sign
 from followme.system import needs, netns
@@ -29,6 +31,7 @@ from followme.xtr.router import TunnelRouter
 
 PROBLEMS = needs.check([needs.Need.ROOT, needs.Need.NETWORKS, needs.Need.VXLAN_GPE])
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(bool(PROBLEMS), reason="; ".join(PROBLEMS))]
+until = partial(waiting.until, seconds=10.0)
 
 
 @pytest.fixture
@@ -56,13 +59,6 @@ def router(namespace: str, directory: Path, **more: object) -> TunnelRouter:
     }, "test"))  # fmt: skip
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
-
-
 def send(namespace: str, target: str) -> None:
     with netns.socket_in(namespace, socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", (target, 9))
@@ -81,7 +77,7 @@ async def test_the_punt_device_is_made_anew(
         with caplog.at_level(logging.ERROR):
             await netns.ip(namespace, ["link del lisp-punt"])
             await until(lambda: "is gone" in caplog.text)
-            await until(lambda: made._mending is None)
+            await until(lambda: not made._mender.busy)
         assert len(caplog.records) == 1
         send(namespace, "10.2.0.10")
         await until(lambda: EidPrefix.of("10.2.0.10") in pending)
@@ -132,11 +128,16 @@ async def test_what_was_said_before_a_restart_does_not_count_again(namespace: st
     assert believed == [True, False]
 
 
-@pytest.mark.parametrize("more", [{"lan": "nolan"}, {"host_port": "nosuch"}])
+@pytest.mark.parametrize("more", [{"lan": "nolan"}, {"up": "noup"}, {"host_port": "nosuch"}])
 async def test_a_device_that_is_not_there(namespace: str, tmp_path: Path, more: dict[str, str]) -> None:
     (missing,) = more.values()
     with pytest.raises(DataPlaneError, match=f"{missing}.* make it, or write its name in the config"):
         await router(namespace, tmp_path, **more).start()
+
+
+async def test_a_punt_that_is_another_device(namespace: str, tmp_path: Path) -> None:
+    with pytest.raises(DataPlaneError, match="punt: there is a device host that is no tun device"):
+        await router(namespace, tmp_path, punt="host").start()
 
 
 async def test_the_first_arm_of_a_port_loses_no_packet(namespace: str, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ requests = st.builds(
     st.builds(
         MapRequest,
         nonce=numbers(64),
-        itr_rlocs=st.lists(v4 | v6, min_size=1, max_size=32).map(tuple),
+        itr_rlocs=st.lists(v4 | v6 | lcafs | st.none(), min_size=1, max_size=32).map(tuple),
         records=st.lists(st.builds(EidRecord, eids, st.booleans()), min_size=1, max_size=5).map(tuple),
         source_eid=st.none() | hosts | st.builds(LcafEid, lcafs),
         authoritative=st.booleans(),
@@ -263,10 +263,10 @@ def fast_as_decoded(data: bytes) -> FastRequest | None:
     if not isinstance(ecm, EncapsulatedControlMessage) or not isinstance(ecm.message, MapRequest):
         return None
     request = ecm.message
-    eid = request.records[0].eid
-    if not isinstance(eid, EidPrefix):
+    eid, rloc = request.records[0].eid, request.itr_rlocs[0]
+    if not isinstance(eid, EidPrefix) or not isinstance(rloc, IPv4Address | IPv6Address):
         return None
-    return FastRequest(request.nonce.to_bytes(8, "big"), eid, request.itr_rlocs[0].packed, ecm.source_port)
+    return FastRequest(request.nonce.to_bytes(8, "big"), eid, rloc.packed, ecm.source_port)
 
 
 @given(message=common)

@@ -6,28 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from followme.agent.sections import (
-    AgentMachineSection,
-    AgentMigrationSection,
-    ControlSection,
-    HypervisorSection,
-    machines_contradictions,
-)
-from followme.config.document import ConfigError, Section, read, validate
-from followme.config.fields import FilePath
+from followme.agent.sections import HypervisorSection, SiteConfig, machines_contradictions
+from followme.config.document import ConfigError, read, validate
 from followme.xtr.config import RouterConfig
 from followme.xtr.config import check as check_router
 
 PAGE = "docs/agent.md"
-class AgentConfig(Section):
+
+
+class AgentConfig(SiteConfig):
     """A checked file."""
 
     router: RouterConfig
-    control: ControlSection = ControlSection()
     host: HypervisorSection | None = None
-    machines: tuple[AgentMachineSection, ...] = ()
-    migration: AgentMigrationSection = AgentMigrationSection()
-    store: FilePath = Path("followme-agent.db")
 
 
 def load(path: Path) -> AgentConfig:
@@ -74,4 +65,3 @@ def _out_of_reach(router: RouterConfig) -> Iterator[str]:
     for eid in router.dynamic.macs:
         if not any(eid in prefix for prefix in (*router.dynamic.prefixes, *router.prefixes)):
             yield f"router.dynamic.macs.{eid}: is in none of router.dynamic.prefixes, and not of our own subnet"
-

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from followme.agent.sections import (
-    AgentMachineSection,
     AgentMigrationSection,
-    ControlSection,
     HypervisorSection,
+    SiteConfig,
     machines_contradictions,
 )
 from followme.config.document import ConfigError, Section, read, validate
@@ -42,15 +41,12 @@ class HostMigrationSection(AgentMigrationSection):
     mode: Literal["live", "cold", "paper"] = "live"
 
 
-class HostAgentConfig(Section):
+class HostAgentConfig(SiteConfig):
     """A checked file of a host's agent."""
 
     federation: HostMembershipSection
     host: HypervisorSection
-    control: ControlSection = ControlSection()
-    machines: tuple[AgentMachineSection, ...] = ()
     migration: HostMigrationSection = HostMigrationSection()
-    store: FilePath = Path("followme-agent.db")
 
 
 class OperatorConfig(Section):

@@ -11,16 +11,16 @@ aborted by the source, arrived by the target. A machine that runs here cannot be
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
 from followme.agent.federated_hooks import ASK_S, FederatedHooks
 from followme.agent.hooks import PaperHooks
-from followme.domain import Migration, Node, NodeKind
+from followme.agent.machines_network import MachinesNetwork
+from followme.domain import Migration
 from followme.federation.engine import FederationError
 from followme.federation.hosts import HostClient
 from followme.migration.host import MachineSpec, MigrationError
@@ -34,38 +34,13 @@ from followme.store import Store
 log = logging.getLogger(__name__)
 
 
-class HostNetwork:
-    """``remote.machines.Network`` by way of the domain's controller."""
+class HostNetwork(MachinesNetwork):
+    """``remote.network.Network`` by way of the domain's controller."""
 
     def __init__(self, site: str, controller: HostClient, store: Store) -> None:
-        self.site = site
-        self._controller, self._store = controller, store
-        self._identifiers: dict[str, IPv4Address] = {node.name: node.identifier for node in store.nodes()}
+        super().__init__(site, store)
+        self._controller = controller
         self._expected: dict[str, str] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.held: Callable[[str], bool] = lambda machine: False
-        """Whether it runs here, or is being carried from here, or that is being settled."""
-        self.carried: Callable[[str, str, str], bool] = lambda machine, peer, migration: True
-        """Whether a guest of that name waits here, carried by that peer in the migration of that id."""
-
-    def know(self, machine: str, identifier: IPv4Address, mac: bytes) -> None:
-        """A machine's identifier; kept in the store, for a machine from elsewhere is in no file of ours."""
-        node = Node(machine, NodeKind.MACHINE, mac, identifier, identifier, self.site)
-        if node not in self._store.nodes():
-            self._store.put_node(node)
-        self._identifiers[machine] = identifier
-
-    def identifier(self, machine: str) -> IPv4Address:
-        """``MigrationError`` if nobody told."""
-        try:
-            return self._identifiers[machine]
-        except KeyError:
-            raise MigrationError(f"{self.site} does not know the identifier of {machine}") from None
-
-    async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # ---- asked by peers
 
@@ -76,15 +51,14 @@ class HostNetwork:
     async def _expect(self, params: Mapping[str, Any], caller: Caller) -> None:
         machine, mac = machine_name(params.get("machine")), mac_of(params.get("mac"))
         identifier, migration = _identifier_of(params), params.get("migration")
-        named = [machine, *(name for name, known in self._identifiers.items() if known == identifier)]
-        if (held := next((name for name in named if self.held(name)), None)) is not None:
+        if (held := machine if self.held(machine) else self._holder(identifier)) is not None:
             raise MigrationError(f"{held} is at {self.site} already, so {machine} ({identifier}) cannot come")
         if not isinstance(migration, str) or not self.carried(machine, caller.peer, migration):
             raise MigrationError(f"{caller.peer} is not carrying {machine} to {self.site} in that migration")
         self.know(machine, identifier, mac)
         self._expected[machine] = migration
 
-    # ---- told by the site's machines (``remote.machines.Network``)
+    # ---- told by the site's machines (``remote.network.Network``)
 
     def hooks(self, migration: Migration, spec: MachineSpec, client: Client) -> Hooks:
         identifier = self.identifier(spec.name)
@@ -129,18 +103,6 @@ class HostNetwork:
 
     def gone(self, spec: MachineSpec) -> None:
         self._expected.pop(spec.name, None)
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            with contextlib.suppress(asyncio.CancelledError):
-                if (error := task.exception()) is not None:
-                    log.error("telling the controller: %s", error)
-
-        task.add_done_callback(done)
 
 
 class PaperOrder(PaperHooks):

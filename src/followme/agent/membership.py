@@ -44,14 +44,19 @@ class LateHostBus:
         while True:
             try:
                 bus = await NatsHostBus.open(self._access, self.domain, self.host, OPEN_S)
-                break
+                if self._handler is None:
+                    break
+                try:
+                    await bus.serve(self._handler)
+                    break
+                except Unreachable:
+                    await bus.close()
+                    raise
             except Unreachable as error:
                 if str(error) != self._why:
                     log.warning("the bus is not reached, and tried again: %s", error)
                 self._why = str(error)
         self._bus = bus
-        if self._handler is not None:
-            await bus.serve(self._handler)
         log.info("on the bus as host %s of %s", self.host, self.domain)
 
     async def opened(self) -> None:
@@ -59,6 +64,7 @@ class LateHostBus:
         await asyncio.shield(self._opening)
 
     async def request(self, payload: bytes, timeout: float) -> bytes:
+        """As ``HostBus``; ``Unreachable`` at once while it is not connected."""
         if self._bus is None:
             raise Unreachable(self._why)
         return await self._bus.request(payload, timeout)

@@ -25,18 +25,18 @@ And from a controller, in the papers' order, once the machine runs at the target
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 from followme.agent.claims import Claims
 from followme.agent.hooks import LiveHooks, PaperHooks
+from followme.agent.machines_network import MachinesNetwork
 from followme.agent.questions import IPAddress, eid_of, migration_of, prefixes_of, rloc_of
-from followme.domain import Migration, MigrationState, Node, NodeKind
+from followme.domain import Migration, MigrationState
 from followme.migration.host import MachineSpec, MigrationError
 from followme.migration.mover import Hooks
 from followme.migration.recovery import Verdict
@@ -65,48 +65,24 @@ class Expected:
     arrived: bool = False
 
 
-class SiteNetwork:
-    """``remote.machines.Network`` on a tunnel router. ``connect`` makes a connection to another site's agent."""
+class SiteNetwork(MachinesNetwork):
+    """``remote.network.Network`` on a tunnel router. ``connect`` makes a connection to another site's agent."""
 
     def __init__(
         self, site: str, router: TunnelRouter, rloc: IPAddress, store: Store,
         connect: Callable[[str], Awaitable[Client]],
     ) -> None:  # fmt: skip
-        self.site, self.router, self.rloc = site, router, rloc
-        self._store = store
+        super().__init__(site, store)
+        self.router, self.rloc = router, rloc
         self._connect = connect
-        self._eids: dict[str, IPv4Address] = {node.name: node.identifier for node in store.nodes()}
         self._expected: dict[IPAddress, Expected] = {}
         self._untold: dict[IPAddress, asyncio.Task[None]] = {}
         self.serving = False
         """Whether all machines that were here at the start are known: those that come now are carried here."""
-        self._tasks: set[asyncio.Task[None]] = set()
         self._claims = Claims(router, lambda machine: self.runs(machine))
         self.runs: Callable[[str], MachineSpec | None] = lambda machine: None
         """The machine, if it runs here and is not being carried."""
-        self.held: Callable[[str], bool] = lambda machine: self.runs(machine) is not None
-        """Whether it runs here, or is being carried from here, or that is being settled."""
-        self.carried: Callable[[str, str, str], bool] = lambda machine, peer, migration: True
-        """Whether a guest of that name waits here, carried by that peer in the migration of that id."""
-
-    def know(self, machine: str, eid: IPv4Address, mac: bytes) -> None:
-        """A machine's EID; kept in the store, for a machine from elsewhere is in no file of ours."""
-        node = Node(machine, NodeKind.MACHINE, mac, eid, eid, self.site)
-        if node not in self._store.nodes():
-            self._store.put_node(node)
-        self._eids[machine] = eid
-
-    def eid(self, machine: str) -> IPv4Address:
-        """``MigrationError`` if nobody told."""
-        try:
-            return self._eids[machine]
-        except KeyError:
-            raise MigrationError(f"{self.site} does not know the EID of {machine}") from None
-
-    async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.held = lambda machine: self.runs(machine) is not None
 
     # ---- asked by peers
 
@@ -124,7 +100,7 @@ class SiteNetwork:
         rloc, other = rloc_of(params), self._expected.get(eid)
         if self.held(machine) or self._holder(eid) or (
             # Of our own subnet an EID without a resident counts as local too: it may be on its way home.
-            other is None and self.router.local(eid) and self._eids.get(machine) != eid
+            other is None and self.router.local(eid) and self._identifiers.get(machine) != eid
         ):
             raise MigrationError(f"{eid} is at {self.site} already, or {machine} is")
         if other is not None and other.peer != caller.peer:
@@ -152,10 +128,6 @@ class SiteNetwork:
             raise MigrationError(f"{machine} was given up while {self.site} made ready for it")
         self.router.prefetch(prefixes_of(params.get("talks_to")))
         return {"rloc": str(self.rloc)}
-
-    def _holder(self, eid: IPAddress) -> str | None:
-        """The machine at this site that has the EID."""
-        return next((name for name, known in self._eids.items() if known == eid and self.held(name)), None)
 
     async def _arrived(self, params: Mapping[str, Any], caller: Caller) -> None:
         if eid_of(params) not in self._expected and self._ended_well(params, caller) is not None:
@@ -187,7 +159,8 @@ class SiteNetwork:
             raise MigrationError(f"{machine} has not come to {self.site} from {caller.peer} in that migration")
         spec = self.runs(machine)
         if spec is not None:
-            if spec.mac != mac or self._eids.get(machine, eid) != eid or self._holder(eid) not in (None, machine):
+            known = self._identifiers.get(machine, eid)
+            if spec.mac != mac or known != eid or self._holder(eid) not in (None, machine):
                 raise MigrationError(f"{machine} has another EID or MAC at {self.site}")
             self.know(machine, eid, mac)
             self._told(eid)
@@ -279,16 +252,18 @@ class SiteNetwork:
         await self.router.erase(eid)
         return {"told": told}
 
-    # ---- told by the site's machines (``remote.machines.Network``)
+    # ---- told by the site's machines (``remote.network.Network``)
 
     def hooks(self, migration: Migration, spec: MachineSpec, client: Client) -> Hooks:
         if migration.mode == "paper":
             return PaperHooks()
-        eid = self.eid(spec.name)
+        eid = self.identifier(spec.name)
         return LiveHooks(self.router, client, self.rloc, migration.id, spec.name, eid, spec.mac)
 
     async def settled(self, migration: Migration, spec: MachineSpec, verdict: Verdict) -> None:
-        eid = self.eid(spec.name)
+        if verdict is Verdict.LOST:
+            return  # nobody waits for it
+        eid = self.identifier(spec.name)
         client = await self._connect(migration.target)
         try:
             ask = {"migration": migration.id, "machine": spec.name, "eid": str(eid), "mac": spec.mac.hex(":")}
@@ -307,7 +282,7 @@ class SiteNetwork:
             await client.close()
 
     def here(self, spec: MachineSpec) -> None:
-        eid = self._eids.get(spec.name)
+        eid = self._identifiers.get(spec.name)
         if eid is None:  # the papers' order: the controller will say what is to be registered
             log.info("%s runs here; its EID is not known yet", spec.name)
             return
@@ -331,7 +306,7 @@ class SiteNetwork:
             waiting.cancel()
 
     def gone(self, spec: MachineSpec) -> None:
-        eid = self._eids.get(spec.name)
+        eid = self._identifiers.get(spec.name)
         if eid is None:
             return
         self._told(eid)
@@ -342,19 +317,6 @@ class SiteNetwork:
     def departed(self, eid: IPAddress) -> None:
         """The map server has said that an EID of ours is elsewhere. A machine that runs here is claimed again."""
         # Machines of other names may have had the EID before it.
-        for machine in [name for name, known in self._eids.items() if known == eid]:
+        for machine in [name for name, known in self._identifiers.items() if known == eid]:
             if self.runs(machine) is not None:
                 self._background(self._claims.again(machine, eid))
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            with contextlib.suppress(asyncio.CancelledError):
-                if (error := task.exception()) is not None:
-                    log.error("the router: %s", error)
-
-        task.add_done_callback(done)
-        return task

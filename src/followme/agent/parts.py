@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,11 +72,3 @@ def spec_of(machine: AgentMachineSection) -> MachineSpec:
         name=machine.name, mac=machine.mac, memory_bytes=machine.memory_mib << 20, kernel=machine.kernel,
         initrd=machine.initrd, cmdline=machine.cmdline,
     )  # fmt: skip
-
-
-def until_told() -> asyncio.Event:
-    """Set by SIGINT or SIGTERM."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop

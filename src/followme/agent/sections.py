@@ -65,6 +65,15 @@ class AgentMigrationSection(Section):
     timeout_s: Annotated[Number, Field(gt=0.0, le=86_400.0)] = 300.0
 
 
+class SiteConfig(Section):
+    """What the files of all agents say."""
+
+    control: ControlSection = ControlSection()
+    machines: tuple[AgentMachineSection, ...] = ()
+    migration: AgentMigrationSection = AgentMigrationSection()
+    store: FilePath = Path("followme-agent.db")
+
+
 def machines_contradictions(
     machines: Sequence[AgentMachineSection], host: HypervisorSection | None
 ) -> Iterator[str]:

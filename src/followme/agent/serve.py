@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Any, Self
+from typing import Any
 
 from followme.agent.config import AgentConfig
 from followme.agent.network import SiteNetwork
-from followme.agent.parts import AgentError, connect, hypervisor_of, load_keys, only, spec_of, until_told
+from followme.agent.parts import AgentError, hypervisor_of, only
+from followme.agent.site_agent import SiteAgent
 from followme.lisp import EidPrefix
-from followme.migration.host import MachineSpec, MigrationError
-from followme.migration.mover import Options
-from followme.remote.client import Client
+from followme.migration.host import MachineSpec
 from followme.remote.hypervisor import Hypervisor
-from followme.remote.keys import Key
-from followme.remote.machines import SiteMachines
-from followme.remote.server import Caller, Handler, Server
-from followme.store import Store, StoreError
+from followme.remote.server import Caller, Handler
 from followme.xtr.outputs import Answered, Departed, Event
 from followme.xtr.router import RouterError, TunnelRouter
 
@@ -28,32 +23,14 @@ log = logging.getLogger(__name__)
 MAX_WATCHED = 256
 
 
-class Agent:
-    """``async with Agent(config) as agent``: it serves until the block ends. Machines and routes then stay."""
+class Agent(SiteAgent[AgentConfig]):
+    """A LISP site's: its tunnel router and, where there is a hypervisor, its machines."""
 
     def __init__(self, config: AgentConfig) -> None:
-        self.config = config
-        self.site = config.router.site
+        super().__init__(config.router.site, config)
         self.router = TunnelRouter(config.router, on_event=self._event)
-        self.machines: SiteMachines | None = None
-        self._keys: dict[str, Key] = {}
-        self._opened = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._opened.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._opened.aclose()
 
     async def _start(self) -> None:
-        self._keys = load_keys(self.config.control)
-        self.store = Store(self.config.store)
-        self._opened.callback(self.store.close)
         rloc = self.config.router.rlocs[0].address
         self.network = SiteNetwork(self.site, self.router, rloc, self.store, self.connect)
         self.network.runs, self.network.held, self.network.carried = self._runs, self._held, self._carried
@@ -64,38 +41,15 @@ class Agent:
         self._opened.push_async_callback(self.network.close)
         if hypervisor is not None:
             await self._start_machines(hypervisor)
-        control = self.config.control
-        try:
-            self.server = await Server.start(
-                self._handlers(), self._keys, name=self.site, host=str(control.address), port=control.port,
-                errors=(MigrationError, StoreError, RouterError, AgentError),
-            )  # fmt: skip
-        except OSError as error:
-            raise AgentError(f"control: {control.address} port {control.port}: {error.strerror or error}") from None
-        self._opened.push_async_callback(self.server.close)
-
-    async def connect(self, site: str) -> Client:
-        """A new connection to another site's agent; ``ChannelError`` if it does not answer."""
-        return await connect(self.config.control, self._keys, self.site, site)
-
-    # ---- start
+        await self._listen(self._handlers(), RouterError)
 
     async def _start_machines(self, hypervisor: Hypervisor) -> None:
-        settings = self.config.migration
-        self.machines = SiteMachines(
-            self.site, hypervisor, self.store, self.network, self.connect, timeout_s=settings.timeout_s,
-            options=Options(max_pause=settings.max_pause_ms / 1e3, survive=True),
-        )  # fmt: skip
-        self._opened.push_async_callback(self.machines.close)
-        for machine in self.config.machines:
-            self.network.know(machine.name, machine.address, machine.mac)
+        machines = self._machines_of(hypervisor, self.network)
         self.network.restore()
-        await self.machines.start(spec_of(machine) for machine in self.config.machines)
+        await self._run(machines)
         residents = list(self.router.control.residents.here.values())
         expected = [ip_address(resident.eid.address) for resident in residents if resident.expected]
         await self.network.started(hypervisor.guests, expected)
-        for name, problem in self.machines.problems.items():
-            log.error("machine %s: %s", name, problem)
 
     # ---- service
 
@@ -144,21 +98,3 @@ class Agent:
             return None
         qemu = self.machines.running.get(machine)
         return None if qemu is None else qemu.spec
-
-    def _held(self, machine: str) -> bool:
-        """Whether it runs here, or is being carried from here, or that is being settled."""
-        machines = self.machines
-        return machines is not None and (machine in machines.running or machine in machines.carried_to)
-
-    def _carried(self, machine: str, peer: str, migration: str) -> bool:
-        guest = None if self.machines is None else self.machines.hypervisor.guests.get(machine)
-        return guest is not None and (guest.peer, guest.migration) == (peer, migration)
-
-
-async def serve(config: AgentConfig) -> None:
-    """Run until SIGINT or SIGTERM."""
-    stop = until_told()
-    async with Agent(config) as agent:
-        log.info("site %s: serving peers on %s port %d", agent.site, config.control.address, agent.server.port)
-        await stop.wait()
-        log.info("stopping; machines and routes stay")

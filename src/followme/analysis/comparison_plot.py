@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from followme.system.picture import picture
+
 from .comparison_table import Comparison, cheapest_without_model
 
 if TYPE_CHECKING:
@@ -19,35 +21,27 @@ _FAR = 3.0
 
 def plot(comparison: Comparison, path: Path) -> None:
     """Cost, latency against bytes, time at a distance, cost by the hour; PNG, SVG or PDF by the suffix."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, ((cost, trade), (distance, hourly)) = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    _costs(cost, comparison)
-    base = cheapest_without_model(comparison.outcomes) or comparison.outcomes[0]
-    # Policies may coincide: what is drawn first is larger, so that it is seen behind the next.
-    size = 14.0
-    for one, marker in zip(comparison.outcomes, cycle("osD^vP"), strict=False):
-        trade.plot(1e-9 * one.moved_bytes, 1e3 * one.mean_latency_s, marker, markersize=size, label=one.policy)
-        size -= 1.5
-        shares = np.cumsum(one.share_at_hops)
-        distance.plot(range(len(shares)), shares, marker=marker, markersize=4, label=one.policy)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            against = 100.0 * (one.by_hour / base.by_hour - 1.0)
-        hourly.plot(range(len(against)), against, marker=marker, markersize=4, label=one.policy)
-    trade.set_yscale("symlog", linthresh=1.0)
-    trade.margins(0.1)
-    hourly.set_ylim(-25.0, 100.0)
-    for axes in (trade, distance, hourly):
-        axes.legend(fontsize=8)
-    _dress(trade, "Latency against bytes", "GB moved", "mean latency, ms")
-    _dress(distance, "Distance", "hops to the data centre that serves", "share of time within")
-    _dress(hourly, f"Cost by the hour against {base.policy}", "hour since training ended", "%, cut off at 100")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with picture(path, (11, 8), 2, 2) as (cost, trade, distance, hourly):
+        _costs(cost, comparison)
+        base = cheapest_without_model(comparison.outcomes) or comparison.outcomes[0]
+        # Policies may coincide: what is drawn first is larger, so that it is seen behind the next.
+        size = 14.0
+        for one, marker in zip(comparison.outcomes, cycle("osD^vP"), strict=False):
+            trade.plot(1e-9 * one.moved_bytes, 1e3 * one.mean_latency_s, marker, markersize=size, label=one.policy)
+            size -= 1.5
+            shares = np.cumsum(one.share_at_hops)
+            distance.plot(range(len(shares)), shares, marker=marker, markersize=4, label=one.policy)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                against = 100.0 * (one.by_hour / base.by_hour - 1.0)
+            hourly.plot(range(len(against)), against, marker=marker, markersize=4, label=one.policy)
+        trade.set_yscale("symlog", linthresh=1.0)
+        trade.margins(0.1)
+        hourly.set_ylim(-25.0, 100.0)
+        for axes in (trade, distance, hourly):
+            axes.legend(fontsize=8)
+        _dress(trade, "Latency against bytes", "GB moved", "mean latency, ms")
+        _dress(distance, "Distance", "hops to the data centre that serves", "share of time within")
+        _dress(hourly, f"Cost by the hour against {base.policy}", "hour since training ended", "%, cut off at 100")
 
 
 def _costs(axes: Axes, comparison: Comparison) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from followme.placement.mdp_problem import Bools
+from followme.system.picture import picture
 
 from .figure14 import BEST, CELLS, FIRST, LINEAR, PRINTED, PRINTED_THRESHOLDS, PS, TAUS, THR, Comparison, compare
 from .figure14_search import search
@@ -85,19 +86,11 @@ def _letters(table: Bools) -> list[str]:
 
 
 def _plot(one: Comparison, file: Path) -> None:
-    # Imported here: matplotlib takes half a second that the controller need not spend.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for t, tau in enumerate(TAUS):
-        ours = THR + 1 - np.sum(one.migrate[t], axis=1)
-        axes.step(PS, ours, where="mid", color=f"C{t}", label=f"ours, τ = {tau:g}")
-        axes.plot(PS, PRINTED_THRESHOLDS[t], "o", mfc="none", color=f"C{t}", label=f"printed, τ = {tau:g}")
-    axes.set(xlabel="p, the probability to move on", ylabel="smallest distance at which to migrate",
-             ylim=(0, THR + 2), title=f"Figure 14: {one.agreeing} of {CELLS} cells agree")  # fmt: skip
-    axes.legend()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    with picture(file, (7.0, 4.2)) as (axes,):
+        for t, tau in enumerate(TAUS):
+            ours = THR + 1 - np.sum(one.migrate[t], axis=1)
+            axes.step(PS, ours, where="mid", color=f"C{t}", label=f"ours, τ = {tau:g}")
+            axes.plot(PS, PRINTED_THRESHOLDS[t], "o", mfc="none", color=f"C{t}", label=f"printed, τ = {tau:g}")
+        axes.set(xlabel="p, the probability to move on", ylabel="smallest distance at which to migrate",
+                 ylim=(0, THR + 2), title=f"Figure 14: {one.agreeing} of {CELLS} cells agree")  # fmt: skip
+        axes.legend()

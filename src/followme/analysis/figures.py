@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from followme.system.picture import picture
+
 from . import hexagon
 from .chain import Floats, Stationary, hexagonal, line, stationary
 from .measures import (
@@ -176,44 +178,36 @@ def summed(full: Stationary, group: hexagon.Ints) -> Floats:
 
 def plot(model: Model, path: Path) -> None:
     """The four figures in one picture, 10 to 13."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, ((left, right), (cost, disruption)) = pyplot.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
-    probability = left.twinx()
-    bars = probability.bar(
-        model.distance.column("k"), model.distance.column("optimal_probability"), width=0.5,
-        color="tab:blue", alpha=0.35, label="at the optimal data centre (right)",
-    )  # fmt: skip
-    (hops,) = left.plot(
-        model.distance.column("k"), model.distance.column("mean_distance_hops"), "o-",
-        color="tab:red", label="mean distance (left)",
-    )  # fmt: skip
-    # The distance in front of the bars: a twin is drawn last, on a background that would hide them.
-    left.set_zorder(probability.get_zorder() + 1)
-    left.patch.set_visible(False)
-    left.legend(handles=[hops, bars], fontsize=8, loc="upper center")
-    probability.set_ylabel("probability")
-    probability.set_ylim(0.0, 0.5)
-    _dress(left, "Figure 10: optimal data centre and distance", "hops")
-    right.plot(
-        model.latency.column("k"), [1e3 * value for value in model.latency.column("mean_latency_s")], "o-",
-        color="tab:red",
-    )  # fmt: skip
-    _dress(right, "Figure 11: mean latency", "ms")
-    for name, _ in PORTIONS:
-        megabytes = [1e-6 * value for value in model.cost.column(f"{name}_bytes")]
-        cost.plot(model.cost.column("k"), megabytes, "o-", label=name)
-        disruption.plot(model.disruption.column("k"), model.disruption.column(f"{name}_s"), "o-", label=name)
-    for axes in (cost, disruption):
-        axes.legend(title="of the service", fontsize=8, title_fontsize=8)
-    _dress(cost, "Figure 12: cost of migration", "MB for each handover")
-    _dress(disruption, "Figure 13: service disruption", "s")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with picture(path, (10, 7.5), 2, 2) as (left, right, cost, disruption):
+        probability = left.twinx()
+        bars = probability.bar(
+            model.distance.column("k"), model.distance.column("optimal_probability"), width=0.5,
+            color="tab:blue", alpha=0.35, label="at the optimal data centre (right)",
+        )  # fmt: skip
+        (hops,) = left.plot(
+            model.distance.column("k"), model.distance.column("mean_distance_hops"), "o-",
+            color="tab:red", label="mean distance (left)",
+        )  # fmt: skip
+        # The distance in front of the bars: a twin is drawn last, on a background that would hide them.
+        left.set_zorder(probability.get_zorder() + 1)
+        left.patch.set_visible(False)
+        left.legend(handles=[hops, bars], fontsize=8, loc="upper center")
+        probability.set_ylabel("probability")
+        probability.set_ylim(0.0, 0.5)
+        _dress(left, "Figure 10: optimal data centre and distance", "hops")
+        right.plot(
+            model.latency.column("k"), [1e3 * value for value in model.latency.column("mean_latency_s")], "o-",
+            color="tab:red",
+        )  # fmt: skip
+        _dress(right, "Figure 11: mean latency", "ms")
+        for name, _ in PORTIONS:
+            megabytes = [1e-6 * value for value in model.cost.column(f"{name}_bytes")]
+            cost.plot(model.cost.column("k"), megabytes, "o-", label=name)
+            disruption.plot(model.disruption.column("k"), model.disruption.column(f"{name}_s"), "o-", label=name)
+        for axes in (cost, disruption):
+            axes.legend(title="of the service", fontsize=8, title_fontsize=8)
+        _dress(cost, "Figure 12: cost of migration", "MB for each handover")
+        _dress(disruption, "Figure 13: service disruption", "s")
 
 
 def _dress(axes: Axes, title: str, unit: str) -> None:

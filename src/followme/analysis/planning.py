@@ -201,6 +201,12 @@ def _least(enough: Callable[[int], bool], low: int, most: int, else_: str) -> in
     return high
 
 
+_TOO_FEW = {
+    "moves": "a controller takes part in too few moves a second",
+    "mappings": "a controller holds too few mappings",
+}
+
+
 def _controllers(demand: Demand, limits: Limits, switches: int) -> dict[str, int]:
     """Controllers that each limit asks for."""
     most = MOST_SWITCHES
@@ -213,12 +219,19 @@ def _controllers(demand: Demand, limits: Limits, switches: int) -> dict[str, int
         return _records(demand, count) <= limits.mappings * count
 
     entries = _changes_s(demand, share)
-    return {
+    needs = {
         "switches": ceil(switches / limits.switches),
-        "moves": _least(moves, 1, most, "a controller takes part in too few moves a second"),
+        "moves": _least(moves, 1, most, _TOO_FEW["moves"]),
         "entries": max(1, ceil(entries / limits.entries_s)),
-        "mappings": _least(mappings, 1, most, "a controller holds too few mappings"),
+        "mappings": _least(mappings, 1, most, _TOO_FEW["mappings"]),
     }
+    # With few controllers a move has fewer parts (both ends may be one's own), so what is enough for one number
+    # may be too little for the greater one that another limit asks for.
+    grows = {"moves": moves, "mappings": mappings}
+    while short := [name for name, enough in grows.items() if not enough(max(needs.values()))]:
+        for name in short:
+            needs[name] = _least(grows[name], max(needs.values()), most, _TOO_FEW[name])
+    return needs
 
 
 def _others(one: Population, domains: int) -> float:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from .ending import failed, run
-from .output import console_for, hand_over
-
-WIDE = 200
+from .output import console_for, hand_over, print_table
 
 
 def reproduce_lisp(name: str, quick: bool, json_file: Path | None, plot_file: Path | None) -> None:
@@ -32,7 +29,8 @@ def _round_trips(quick: bool, json_file: Path | None, plot_file: Path, console: 
     from followme.lab import lisp_plots, lisp_rtt
 
     found = run(_watch(quick, console))
-    _print(console, "round trip between a user and its machine", ("figure", *lisp_rtt.MODES), found.rows())
+    headings = ("figure", *lisp_rtt.MODES)
+    print_table(console, "round trip between a user and its machine", headings, found.rows(), words=True)
     hand_over(found.as_json(), lambda path: lisp_plots.plot_round_trips(found, path), json_file, plot_file, console)
 
 
@@ -58,7 +56,8 @@ def _downtimes(quick: bool, json_file: Path | None, plot_file: Path, console: Co
                          lambda say, step: lisp_downtime.measure(sweep, say, step)))  # fmt: skip
     headings = ("varied", "case", "order", "round trip, ms", "downtime, ms", "least - most", "machine's pause",
                 "guest's first answer", "network", "lost", "migrations")  # fmt: skip
-    _print(console, "downtime against the controller's round trip to an end", headings, found.rows())
+    title = "downtime against the controller's round trip to an end"
+    print_table(console, title, headings, found.rows(), words=True)
     for sentence in found.sentences():
         console.print(sentence, markup=False)
     hand_over(found.as_json(), lambda path: lisp_plots.plot_downtimes(found, path), json_file, plot_file, console)
@@ -72,7 +71,7 @@ def _sizes(quick: bool, json_file: Path | None, plot_file: Path, console: Consol
     headings = ("memory, MiB", "written, MB/s", "carried, MB", "transfer, s", "in all, s", "of the link", "in all",
                 "pause, ms", "passes")  # fmt: skip
     title = f"migrations over a link of 100 Mbit/s, which can carry {lisp_sizes.PAYLOAD:.3f} of that"
-    _print(console, title, headings, found.rows())
+    print_table(console, title, headings, found.rows(), words=True)
     hand_over(found.as_json(), lambda path: lisp_plots.plot_sizes(found, path), json_file, plot_file, console)
 
 
@@ -88,16 +87,6 @@ async def _counted(
     with bar:
         task = bar.add_task(what, total=total)
         return await work(lambda text: console.print(text, markup=False), lambda: bar.advance(task))
-
-
-def _print(console: Console, title: str, headings: Sequence[str], rows: Any) -> None:
-    table = Table(title=title, title_justify="left")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    # A pipe or file has no width of its own: give the table what it needs.
-    (console if console.is_terminal else Console(file=console.file, width=WIDE, highlight=False)).print(table)
 
 
 MEASURES: dict[str, Callable[[bool, Path | None, Path, Console], None]] = {

@@ -6,22 +6,37 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from .ending import failed, wrong
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures as one JSON object (-: stdout).")]
 PlotFile = Annotated[Path | None, typer.Option("--plot", help="Write the plot (PNG, SVG or PDF).")]
+WIDE = 200
+"""Columns of a table that goes into a pipe or a file, which has no width of its own."""
 
 
 def console_for(json_file: Path | None) -> Console:
     """Words go to stderr if the JSON goes to stdout."""
     return Console(stderr=str(json_file) == "-", highlight=False, soft_wrap=True)
+
+
+def print_table(
+    console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], *, words: bool = False
+) -> None:
+    """Aligned right, but for the first column if that has ``words``."""
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if words and number == 0 else "right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    (console if console.is_terminal else Console(file=console.file, width=WIDE, highlight=False)).print(table)
 
 
 def check_outputs(json_file: Path | None, plot_file: Path | None, other: Path | None = None) -> None:

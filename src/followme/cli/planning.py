@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from .ending import wrong
-from .output import JsonFile, PlotFile, check_outputs, console_for, hand_over
+from .output import JsonFile, PlotFile, check_outputs, console_for, hand_over, print_table
 
 if TYPE_CHECKING:
     from followme.analysis.planning import Plan
 
-WIDE = 200
+
+_UNITS = {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
 def add(app: typer.Typer) -> None:
     app.command(name="plan")(plan_capacity)
 
 
+def _number(text: str) -> int:
+    """``250_000``, ``250k``, ``1.5M``, ``1G``; else the end (``wrong``)."""
+    unit = _UNITS.get(text[-1:].lower(), 1)
+    digits = text[:-1] if unit > 1 else text
+    try:
+        number = float(digits) * unit if unit > 1 else int(digits)
+    except ValueError:
+        number = nan
+    if not isfinite(number) or number != int(number):
+        wrong(f"--users {text}: is no whole number; write 250000, 250k or 1M")
+    return int(number)
+
+
 def plan_capacity(
-    users: Annotated[list[int] | None, typer.Option(help="May be given again; default a million.")] = None,
+    users: Annotated[
+        list[int] | None,
+        typer.Option(help="As 250k or 1M; may be given again. Default: 1M.", parser=_number, metavar="NUMBER"),
+    ] = None,
     moves: Annotated[float, typer.Option(help="Moves of a user to another network, each hour.")] = 2.0,
     services: Annotated[int, typer.Option(help="Services of each user.")] = 1,
     peers: Annotated[float, typer.Option(help="Nodes that a service talks to, on average.")] = 3.0,
@@ -70,16 +87,13 @@ def plan_capacity(
 
 
 def _print(console: Console, plans: list[Plan]) -> None:
-    text = Table(title=f"tables of {plans[0].limits.table:,} entries", title_justify="left")
-    for heading in ("users", "switches", "entries: mean", "99 %", "99.9 %", "most", "controllers", "instances",
-                    "moves/s", "messages/s", "of a controller"):  # fmt: skip
-        text.add_column(heading, justify="right")
+    headings = ("users", "switches", "entries: mean", "99 %", "99.9 %", "most", "controllers", "instances",
+                "moves/s", "messages/s", "of a controller")  # fmt: skip
+    rows: list[list[str]] = []
     for one in plans:
         entries = one.quantiles()
-        text.add_row(
-            f"{one.demand.users:,}", f"{one.switches:,}", f"{one.mean_entries:,.0f}", f"{entries['p99']:,}",
-            f"{entries['p99_9']:,}", f"{entries['most']:,}", f"{one.controllers:,}", f"{one.instances:,}",
-            f"{one.moves_s:,.0f}", f"{one.messages_s:,.0f}", f"{one.messages_per_controller_s:,.0f}",
-        )  # fmt: skip
-    # A pipe or file has no width of its own: give the table what it needs.
-    (console if console.is_terminal else Console(file=console.file, width=WIDE, highlight=False)).print(text)
+        row = (one.demand.users, one.switches, one.mean_entries, entries["p99"], entries["p99_9"], entries["most"],
+               one.controllers, one.instances, one.moves_s, one.messages_s,
+               one.messages_per_controller_s)  # fmt: skip
+        rows.append([f"{value:,.0f}" for value in row])
+    print_table(console, f"tables of {plans[0].limits.table:,} entries", headings, rows)

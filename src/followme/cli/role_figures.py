@@ -3,20 +3,16 @@ write."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from .ending import run
-from .output import console_for, hand_over
+from .output import console_for, hand_over, print_table
 
 if TYPE_CHECKING:
     from followme.lab.roles_counts import Counts
-
-WIDE = 200
 
 
 def reproduce_roles(name: str, quick: bool, json_file: Path | None, plot_file: Path | None) -> None:
@@ -35,7 +31,7 @@ def _rules(quick: bool, json_file: Path | None, plot_file: Path | None, console:
                curves.our_moving, strict=True)  # fmt: skip
     headings = ("nodes", "paper: central", "foreign", "our rules: central", "most loaded", "counted: all",
                 "most loaded", "while it moves")  # fmt: skip
-    _print(console, f"entries for one migration; counted: {counts.switches}", headings, rows)
+    print_table(console, f"entries for one migration; counted: {counts.switches}", headings, rows)
     few = counts.few
     console.print(f"with one correspondent network and {few.nodes} nodes at home and abroad, counted: home "
                   f"{few.entries.home}, foreign {few.entries.foreign}, correspondent {few.entries.correspondent}")
@@ -54,8 +50,8 @@ def _messages(quick: bool, json_file: Path | None, plot_file: Path | None, conso
                [one.onward.total for one in counts.runs], strict=True)  # fmt: skip
     headings = ("nodes", "paper: central", "foreign", "ours: foreign, orders", "of which the move", "next move",
                 "next move, all")  # fmt: skip
-    _print(console, f"messages far away for one migration; ours counted on {counts.bus}, each order has an answer",
-           headings, rows)  # fmt: skip
+    title = f"messages far away for one migration; ours counted on {counts.bus}, each order has an answer"
+    print_table(console, title, headings, rows)
     few = counts.few
     console.print(f"with one correspondent network and {few.nodes} nodes at home and abroad: {few.foreign_orders} "
                   f"orders of the foreign controller, {few.onward.total} of all at the next move")  # fmt: skip
@@ -76,13 +72,3 @@ def _counts(quick: bool, console: Console, *, switches: bool) -> Counts:
     nodes = roles_counts.QUICK_NODES if quick else roles_counts.NODES
     counts: Counts = run(roles_counts.count(nodes, console.print, switches=real, nats=program() is not None))
     return counts
-
-
-def _print(console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*(str(value) for value in row))
-    # A pipe or file has no width of its own: give the table what it needs.
-    (console if console.is_terminal else Console(file=console.file, width=WIDE, highlight=False)).print(table)

@@ -12,7 +12,7 @@ import typer
 from followme import __version__
 from followme.config.document import ConfigError, read
 
-from .ending import run
+from .ending import run, wrong
 
 T = TypeVar("T")
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each step of each message.")]
@@ -49,14 +49,27 @@ def mapserver(config_file: Annotated[Path, _file("mapserver.yaml")], verbose: Ve
     run(serve(config))
 
 
-def agent(config_file: Annotated[Path, _file("agent-dc.yaml")], verbose: Verbose = False) -> None:
+def agent(
+    config_file: Annotated[Path, _file("agent-dc.yaml")],
+    verbose: Verbose = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take out what a stopped agent's router left.")] = False,
+) -> None:
     """Run a site's agent: its machines and, over LISP, its tunnel router, until SIGINT or SIGTERM. Needs root."""
-    from followme.agent import hosting, serve
     from followme.agent.host_config import HostAgentConfig
+    from followme.agent.hosting import HostAgent
+    from followme.agent.serve import Agent
 
     config = checked(lambda: _agent_config(config_file, read(config_file, "router", "docs/agent.md")))
     _log(verbose)
-    run(hosting.serve(config) if isinstance(config, HostAgentConfig) else serve.serve(config))
+    if remove:
+        if isinstance(config, HostAgentConfig):
+            wrong(f"{config_file}: this agent has no router: nothing of it is in the kernel")
+        from followme.xtr.removal import remove as remove_router
+
+        for line in run(remove_router(config.router)) or ["nothing: there is nothing of it in the kernel"]:
+            typer.echo(f"removed {line}")
+        return
+    run((HostAgent(config) if isinstance(config, HostAgentConfig) else Agent(config)).serve())
 
 
 def check_config(config_file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:

@@ -30,7 +30,7 @@ from followme.config.openflow import (
 from followme.config.public_key import OCTETS, proves
 from followme.domain import NO_DATAPATH, Network, NetworkKind, Node
 
-PAGE = "docs/federation.md"
+PAGE = "docs/config.md"
 REPLICAS = (1, 3, 5)
 MEMORY = "memory"
 OPERATOR = "operator"
@@ -77,15 +77,17 @@ BusField = Annotated[str, AfterValidator(_bus)]
 
 class FederatedNetworkSection(NetworkSection):
     """A network of ours. ``hypervisor_port`` is the port behind which the machines of its host's agent are,
-    ``hypervisor_host`` the name that the agent has on the bus (the network's, if none is given)."""
+    ``hypervisor_host`` the name that the agent has on the bus (the network's, if none is given). With
+    ``hypervisor_lost`` the host is gone for good: nobody is asked whether it still has a machine."""
 
     hypervisor_port: Port | None = None
     hypervisor_host: DomainName | None = None
+    hypervisor_lost: bool = False
 
     @property
     def host_name(self) -> str | None:
-        """On the bus; ``None`` where no machines are."""
-        return None if self.hypervisor_port is None else self.hypervisor_host or self.name
+        """On the bus; ``None`` where no machines are, or their host is lost."""
+        return None if self.hypervisor_port is None or self.hypervisor_lost else self.hypervisor_host or self.name
 
     @property
     def runs_machines(self) -> bool:
@@ -126,7 +128,7 @@ class DomainSection(Section):
 class FederationSection(Section):
     """``instance`` tells the controllers of one domain apart, of which one is active; ``key_file`` holds the
     domain's private key. ``user`` and ``password_file`` are what the bus knows the domain by, ``ca`` verifies the
-    bus. ``replicas`` is how many of the bus's servers keep what must survive."""
+    bus. ``replicas`` is how many of the bus's servers keep what must survive, ``bucket_mib`` the room for it."""
 
     domain: DomainName
     key_file: FilePath
@@ -137,6 +139,7 @@ class FederationSection(Section):
     password_file: FilePath | None = None
     ca: FilePath | None = None
     replicas: Annotated[int, Field(strict=True), AfterValidator(_replicas)] = 1
+    bucket_mib: Annotated[int, Field(strict=True, ge=16, le=1 << 20)] = 256
     lease_s: Annotated[Number, Field(ge=0.5, le=60.0)] = 1.5
 
 
@@ -208,6 +211,8 @@ def _contradictions(file: FederatedFile) -> Iterator[str]:
                 yield f"networks[{index}].{what}: has no effect in a federation; {_INSTEAD[what]}"
         if one.hypervisor_host is not None and one.hypervisor_port is None:
             yield f"networks[{index}].hypervisor_host: has no effect without hypervisor_port"
+        if one.hypervisor_lost and one.hypervisor_port is None:
+            yield f"networks[{index}].hypervisor_lost: has no effect without hypervisor_port"
         if one.host_name == OPERATOR:
             key = "name" if one.hypervisor_host is None else "hypervisor_host"
             yield f"networks[{index}].{key}: {OPERATOR} is who gives orders on the bus, and no host"

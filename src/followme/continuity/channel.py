@@ -101,7 +101,7 @@ class Channel(asyncio.Protocol):
             with southbound.handlers.batch():
                 self._events(self.connection.receive_data(data, time.monotonic()))
         except Exception as error:  # of the store's commit; asyncio would close the connection without a word
-            southbound.fault(error)
+            southbound.complaints.fault(error)
             outbox.take_back()
         else:
             outbox.flush()
@@ -213,7 +213,7 @@ class Channel(asyncio.Protocol):
                     try:
                         southbound.handlers.packet_in(network, message)
                     except Exception as error:  # one packet must not take the others of this read with it
-                        southbound.fault(error)
+                        southbound.complaints.fault(error)
                 elif isinstance(message, (BarrierReply, MultipartReply, RoleReply)):
                     self._answer(event.xid, message)
                 elif isinstance(message, PortStatus):
@@ -222,7 +222,7 @@ class Channel(asyncio.Protocol):
                     try:
                         southbound.handlers.port_status(network, message)
                     except Exception as error:
-                        southbound.fault(error)
+                        southbound.complaints.fault(error)
                 elif isinstance(message, ErrorMsg):
                     southbound.failed(self, message)
                     stale = (message.error_type, message.code) == (OFPET_ROLE_REQUEST_FAILED, OFPRRFC_STALE)
@@ -241,7 +241,7 @@ class Channel(asyncio.Protocol):
     def _admit(self, datapath: int) -> Network | None:
         network = self.southbound.networks.get(datapath)
         if network is None:
-            self.southbound.refuse_datapath(datapath, self.peer)
+            self.southbound.complaints.refused_datapath(datapath, self.peer)
             self.known = True
             self.abort("unknown datapath")
             return None
@@ -273,7 +273,7 @@ class Channel(asyncio.Protocol):
 
     def _gone(self, reason: str) -> None:
         if not self.known and not self.ended and reason != STOPS:
-            self.southbound.strange(self.peer, reason)
+            self.southbound.complaints.strange(self.peer, reason)
         self.ended = True
         if self._timer:
             self._timer.cancel()

@@ -63,7 +63,7 @@ class Outbox:
                 for channel, data in self._held.popleft()[1]:
                     channel.put(data)
         except Exception as error:
-            self._southbound.fault(error)
+            self._southbound.complaints.fault(error)
             self._give_up()
         finally:
             if self._writer is asyncio.current_task():

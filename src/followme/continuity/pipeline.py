@@ -29,7 +29,7 @@ from followme.openflow import (
     set_eth_dst,
     set_eth_src,
 )
-from followme.openflow.constants import OFPCML_NO_BUFFER, OFPP_CONTROLLER, OFPP_IN_PORT
+from followme.openflow.constants import OFPCML_NO_BUFFER, OFPP_CONTROLLER, OFPP_IN_PORT, OFPP_TABLE
 
 ETH_IPV4, ETH_ARP, ETH_RARP = 0x0800, 0x0806, 0x8035
 UDP = 17
@@ -39,6 +39,9 @@ PROBE_PORT = 6654
 
 SIGNAL_BYTES = 128
 """Bytes of a packet that is copied to the controller as a signal (it flows on): headers are enough."""
+
+THROUGH_TABLES = (Output(OFPP_TABLE),)
+"""Of a packet that goes back to the switch: as if it had come in."""
 
 
 class Table(IntEnum):

@@ -21,3 +21,7 @@ class RuleRefused(SwitchError):
 
 class Stale(SwitchError):
     """It has seen a newer master than the one that asked to be it."""
+
+
+class Absurd(SwitchError):
+    """It has seen a master of a generation that no controller of ours comes to."""

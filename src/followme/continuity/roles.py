@@ -11,11 +11,16 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from followme.continuity.channel import Channel
-from followme.continuity.refusals import Stale, SwitchError
+from followme.continuity.refusals import Absurd, Stale, SwitchError
 from followme.openflow import OpenFlowError, RoleReply, RoleRequest
 from followme.openflow.constants import OFPCR_ROLE_MASTER, OFPCR_ROLE_NOCHANGE, OFPCR_ROLE_SLAVE
 
 GENERATIONS = 1 << 64
+NO_GENERATION = GENERATIONS - 1
+"""What a switch says that has had no master yet (7.3.9)."""
+MAX_STEP, MAX_GENERATION = 1 << 40, 1 << 52
+"""What is learnt from a switch: no more above what is known than all epochs of a domain come to (one a second for
+thirty thousand years), so that no switch has the numbers run out; the bus takes epochs below 2**53."""
 _ATTEMPTS = 5
 """How often the generation may change between a question and the request that uses the answer."""
 
@@ -39,27 +44,53 @@ def older(one: int, other: int) -> bool:
     return (one - other) % GENERATIONS >= GENERATIONS // 2
 
 
-async def become_slave(channel: Channel, wanted: Callable[[], bool]) -> None:
-    """Ask for it as long as it is ``wanted``. ``SwitchError`` if the switch does not know of roles, or is gone.
+class Newest:
+    """The newest ``generation`` of which a switch is known to have had a master: the next one's is above it, even
+    where what the controllers knew is lost."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+
+    def learn(self, generation: int) -> bool:
+        """Whether a controller of ours can have had it."""
+        if generation == NO_GENERATION:
+            return True
+        if generation > min(self.generation + MAX_STEP, MAX_GENERATION):
+            return False
+        self.generation = max(self.generation, generation)
+        return True
+
+
+async def become_slave(channel: Channel, wanted: Callable[[], bool]) -> int:
+    """Ask for it as long as it is ``wanted``; the newest generation that the switch has seen. ``SwitchError`` if it
+    does not know of roles, or is gone.
 
     The request must bring a generation id that is not older than the newest: the switch itself is asked for that.
-    If it has none yet it says 2**64 - 1 (7.3.9), than which every id from 0 on is newer.
+    If it has none yet it says ``NO_GENERATION``, than which every id from 0 on is newer.
     """
     for _ in range(_ATTEMPTS):
         generation = (await _ask(channel, OFPCR_ROLE_NOCHANGE, 0)).generation_id
         if not wanted():
-            return
+            return generation
         try:
             await _ask(channel, OFPCR_ROLE_SLAVE, generation)
         except Stale:
             continue
-        return
+        return generation
     raise SwitchError(f"its generation has changed {_ATTEMPTS} times while it was asked for the role of a slave")
 
 
-async def become_master(channel: Channel, generation: int) -> None:
-    """``Stale`` if the switch has seen a newer generation; ``SwitchError`` as above."""
-    await _ask(channel, OFPCR_ROLE_MASTER, generation)
+async def become_master(channel: Channel, generation: int, newest: Newest) -> None:
+    """``Stale`` if the switch has seen a newer generation, which ``newest`` has learnt then; ``Absurd`` if that
+    cannot be one of ours; ``SwitchError`` as above."""
+    try:
+        await _ask(channel, OFPCR_ROLE_MASTER, generation)
+    except Stale:
+        seen = (await _ask(channel, OFPCR_ROLE_NOCHANGE, 0)).generation_id
+        if not newest.learn(seen):
+            raise Absurd(f"it has had a master of generation {seen}, which no controller of this domain comes to; "
+                         "it must forget that (for Open vSwitch: restart ovs-vswitchd)") from None  # fmt: skip
+        raise
 
 
 async def _ask(channel: Channel, role: int, generation: int) -> RoleReply:

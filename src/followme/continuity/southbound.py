@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from followme.continuity.channel import STOPS, Channel
+from followme.continuity.complaints import Complaints
 from followme.continuity.handlers import Counters, Handlers
 from followme.continuity.ledger import OWNER_MASK, Ledger
 from followme.continuity.outbox import Outbox
-from followme.continuity.refusals import DatapathGone, NotMaster, RuleRefused, Stale, SwitchError
-from followme.continuity.roles import GENERATIONS, Role, become_master, become_slave, older
+from followme.continuity.refusals import Absurd, DatapathGone, NotMaster, RuleRefused, Stale, SwitchError
+from followme.continuity.roles import GENERATIONS, Newest, Role, become_master, become_slave, older
 from followme.domain import Network
 from followme.openflow import (
     BarrierRequest,
@@ -47,16 +48,12 @@ from followme.openflow.constants import (
     OFPMP_PORT_STATS,
     OFPT_FLOW_MOD,
 )
-from followme.system.seldom import Seldom
 
 __all__ = ["Counters", "DatapathGone", "Handlers", "NotMaster", "Role", "RuleRefused", "Southbound", "SwitchError"]
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
-RECENT = 64
-MAX_LINES = 256
-"""Of complaints, in ``seldom.LOG_EVERY_S``: peers must not fill the disk."""
 
 
 class Southbound:
@@ -76,6 +73,7 @@ class Southbound:
         self.role = role
         self.stands_by = role is Role.STANDBY
         self.echo_s = role.echo_s
+        self.newest = Newest()
         self._generation: int | None = None
         self._attending: dict[int, Channel] = {}
         """All switches that are connected; ``_channels`` are those that this controller writes to."""
@@ -83,7 +81,7 @@ class Southbound:
         self._open: set[Channel] = set()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._complaints = Seldom(log, MAX_LINES)
+        self.complaints = Complaints(self.counters)
 
     async def listen(
         self, address: str, port: int, *, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
@@ -125,6 +123,7 @@ class Southbound:
         if self._generation is not None and older(generation_id, self._generation):
             raise ValueError(f"generation id {generation_id} is older than {self._generation}")
         self._generation = generation_id
+        self.newest.generation = max(self.newest.generation, generation_id)
         self.role, self.stands_by = Role.MASTER, False
         serving = [channel.work(self._serve(channel, datapath)) for datapath, channel in self._attending.items()]
         if serving:
@@ -163,11 +162,11 @@ class Southbound:
 
     async def _attend(self, channel: Channel, network: Network) -> None:
         try:
-            await become_slave(channel, lambda: self.stands_by)
+            self.newest.learn(await become_slave(channel, lambda: self.stands_by))
         except (DatapathGone, NotMaster):
             return
         except (SwitchError, OpenFlowError) as error:
-            if self._seldom(f"slave {network.name}"):
+            if self.complaints.due(f"slave {network.name}"):
                 log.error("switch of %s (datapath %#x) does not take a standby: %s", network.name, network.datapath,
                           error)  # fmt: skip
             channel.abort(str(error))
@@ -289,7 +288,7 @@ class Southbound:
         network, generation = self.networks[datapath], self._generation
         try:
             if generation is not None:
-                await become_master(channel, generation)
+                await become_master(channel, generation, self.newest)
                 if self.stands_by or generation != self._generation:
                     return
             for mod in self.ledger.begin(datapath):
@@ -297,6 +296,10 @@ class Southbound:
         except Stale as error:
             if generation == self._generation:
                 self._depose(network, str(error))
+            return
+        except Absurd as error:
+            if self.complaints.due(f"generation {network.name}"):
+                log.error("switch of %s (datapath %#x) takes no rules: %s", network.name, network.datapath, error)
             return
         except RuleRefused as error:
             channel.abort(f"it does not know of masters: {error}")
@@ -336,16 +339,7 @@ class Southbound:
         try:
             handler()
         except Exception as error:
-            self.fault(error)
-
-    def fault(self, error: Exception) -> None:
-        """A handler or the store failed. That alone is no reason to cut off a switch."""
-        self.counters.faults += 1
-        if self._seldom(f"fault {type(error).__name__}"):
-            log.error("handling a switch's message failed", exc_info=error)
-
-    def _seldom(self, what: str) -> bool:
-        return self._complaints.due(what, time.monotonic())
+            self.complaints.fault(error)
 
     def lost(self, channel: Channel, reason: str) -> None:
         self._open.discard(channel)
@@ -360,16 +354,9 @@ class Southbound:
             log.log(level, "switch of %s (datapath %#x) is gone: %s", network.name, datapath, reason)
             self._guarded(lambda: self.handlers.disconnected(network, reason))
 
-    def strange(self, peer: object, reason: str) -> None:
-        """A peer came to no good before it was admitted: a wrong port, a wrong version, a scanner."""
-        self.counters.failed_peers += 1
-        host = peer[0] if isinstance(peer, tuple) and peer else peer
-        if self._seldom(f"peer {host}"):
-            log.warning("closed the connection of %s, which is no switch of ours: %s", peer, reason)
-
     def opened(self, channel: Channel) -> bool:
         if len(self._open) >= MAX_CONNECTIONS:
-            self.strange(channel.peer, f"there are {MAX_CONNECTIONS} connections already")
+            self.complaints.strange(channel.peer, f"there are {MAX_CONNECTIONS} connections already")
             return False
         self._open.add(channel)
         return True
@@ -390,15 +377,7 @@ class Southbound:
             self.counters.refused_rules += 1
             owner = int.from_bytes(data[8:16], "big") & OWNER_MASK if len(data) >= 16 else None
             channel.refuse(owner, message.name)
-        self.counters.last_errors = [*self.counters.last_errors[1 - RECENT:], text]
-        if self._seldom(text):
-            log.error("%s", text)
-
-    def refuse_datapath(self, datapath: int, peer: object) -> None:
-        self.counters.refused_datapaths += 1
-        if self._seldom(f"datapath {datapath:#x}"):
-            log.warning("refused datapath %#x from %s: it is not in the config; add a network with "
-                        "'datapath: %#x' or point the switch elsewhere", datapath, peer, datapath)  # fmt: skip
+        self.complaints.refused_message(text)
 
 
 def _multipart(reply: Message) -> MultipartReply:

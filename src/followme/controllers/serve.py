@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from pathlib import Path
 
 from followme.config.federation import FederatedConfig
@@ -25,6 +24,7 @@ from followme.migration.host import Host
 from followme.store import StoreError
 from followme.system import needs, netns
 from followme.system.process import ProcessError, run
+from followme.system.signals import until_told
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,7 @@ async def hosts_of(config: Config) -> dict[str, Host]:
 
 async def serve(config: Config | FederatedConfig | LispConfig) -> None:
     """Run until a signal says to stop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = until_told()
     if isinstance(config, LispConfig):
         await _serve_lisp(config, stop)
     elif isinstance(config, FederatedConfig):

@@ -53,6 +53,7 @@ MAX_ORDERS: Final = 256
 MAX_NETWORKS: Final = 1024
 """In one message: of a list of networks."""
 MAX_REASON: Final = 300
+_TOO_MUCH: Final = b'["refused","too much for one frame",true]'
 _MIGRATION: Final = re.compile(r"[-_A-Za-z0-9]{1,64}|attach [0-9]{1,16}")
 """Hosts' ids, and what home calls a move that an Attach has begun."""
 
@@ -71,7 +72,21 @@ def decode_orders(data: bytes) -> tuple[int, list[Order]]:
 
 
 def encode_answers(epoch: int, answers: Sequence[Answer]) -> bytes:
-    return orjson.dumps([epoch, [_WRITE[type(answer)](answer) for answer in answers]])
+    """What a frame cannot hold is refused in it: lists of networks are long. It comes again, to be answered the
+    same."""
+    data = orjson.dumps([epoch, [_WRITE[type(answer)](answer) for answer in answers]])
+    if len(data) <= MAX_FRAME:
+        return data
+    room = MAX_FRAME - len(b"[%d,[]]" % epoch)
+    least = len(_TOO_MUCH) + 1
+    texts: list[bytes] = []
+    for left, answer in zip(range(len(answers) - 1, -1, -1), answers, strict=True):
+        text = orjson.dumps(_WRITE[type(answer)](answer))
+        if len(text) + 1 + left * least > room and len(text) > len(_TOO_MUCH):
+            text = _TOO_MUCH
+        room -= len(text) + 1
+        texts.append(text)
+    return b"[%d,[%b]]" % (epoch, b",".join(texts))
 
 
 def decode_answers(data: bytes) -> tuple[int, list[Answer]]:
@@ -88,6 +103,8 @@ def _text(order: Order) -> bytes:
     if isinstance(order, Update):
         rest = orjson.dumps([order.networks, order.settled, order.told])
         return b'["update",%b,%b' % (mapping_text(order.mapping), rest[1:])
+    if isinstance(order, Holds):
+        return b'["holds",%b,%b]' % (mapping_text(order.mapping), orjson.dumps(dict(order.held)))
     return orjson.dumps(_WRITE[type(order)](order))
 
 
@@ -198,8 +215,8 @@ def _tell(item: list[Any]) -> Told:
 
 
 def _holds(item: list[Any]) -> Holds:
-    _, identifier, held = row(item, 3)
-    return Holds(address(identifier), _told(held))
+    _, mapping, held = row(item, 3)
+    return Holds(mapping_of(mapping), _told(held))
 
 
 def _quiet(item: list[Any]) -> Quiet:
@@ -231,7 +248,6 @@ _WRITE: Final[Mapping[type, Callable[[Any], list[Any]]]] = {
     Attach: lambda order: ["attach", int(order.identifier), order.mac.hex(), order.network, order.claim],
     Left: lambda order: ["left", int(order.identifier)],
     Told: lambda order: ["told", int(order.identifier), dict(order.told)],
-    Holds: lambda order: ["holds", int(order.identifier), dict(order.held)],
     Quiet: lambda order: ["quiet", int(order.identifier), order.place.network, int(order.place.locator)],
     Accepted: lambda answer: ["accepted", answer.version],
     Refused: lambda answer: ["refused", _words(answer.reason), answer.again],

@@ -34,6 +34,8 @@ from .outputs import Attached, Done, IsDenied, IsReady, NotAttached
 ASKED, READY = "asked", "ready"
 MAX_PASSING: Final = 256
 """Migrations that are not known here, of which home is asked at a time."""
+CLAIM_BITS: Final = 24
+MAX_EPOCH: Final = (1 << 53 - CLAIM_BITS) - 2
 _PHASES: Final[dict[str, type[Flipped] | type[Released] | type[Aborted]]] = {
     "flipped": Flipped, "released": Released, "aborted": Aborted,
 }  # fmt: skip
@@ -52,12 +54,13 @@ class _Migration:
 
 @dataclass(slots=True)
 class _Shown:
-    """``accepted``: the version that home has named; ``None`` while it has not answered."""
+    """``accepted``: the version that home has named; ``None`` while it has not answered. ``why`` it cannot yet."""
 
     mac: Mac
     network: str
     claim: int
     accepted: int | None = None
+    why: str = ""
 
 
 class Conductor:
@@ -69,9 +72,13 @@ class Conductor:
     ) -> None:
         self._desk, self._mapping_of, self._gone, self._registry = desk, mapping_of, gone, desk.registry
         self._migrations: dict[tuple[int, str], _Migration] = {}
-        self._shown: dict[int, _Shown] = {}
+        self._shown: dict[int, dict[Mac, _Shown]] = {}
         self._claim = 0
         self._passing = 0
+
+    def claim_above(self, epoch: int) -> None:
+        """Claims begin above those of all epochs before, should the last claim be lost."""
+        self._claim = max(self._claim, min(epoch, MAX_EPOCH) << CLAIM_BITS)
 
     def prepare(self, identifier: IPv4Address, network: str, migration: str) -> None:
         key = int(identifier), migration
@@ -117,31 +124,36 @@ class Conductor:
     def attach(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
         """A node has shown up in an own network."""
         if self._registry.home_of(identifier) is None or not self._registry.mine(network):
-            self._desk.effect(NotAttached(identifier, network, "nobody's identifier, or not our network"))
+            self._desk.effect(NotAttached(identifier, mac, network, "nobody's identifier, or not our network"))
             return
         self._claim += 1
         self._desk.out.writes["claim"] = str(self._claim).encode()
         key = int(identifier)
-        self._shown[key] = _Shown(mac, network, self._claim)
-        self._save_shown(key)
-        self._send_attach(key)
+        shown = self._shown.setdefault(key, {})[mac] = _Shown(mac, network, self._claim)
+        self._save_shown(key, shown)
+        self._send_attach(key, shown)
 
-    def detached(self, identifier: IPv4Address, network: str) -> None:
+    def detached(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
         """It has gone before home has answered."""
-        shown = self._shown.get(int(identifier))
+        shown = self._find_shown(int(identifier), mac)
         if shown is not None and shown.network == network:
-            self._forget_shown(int(identifier))
+            self._forget_shown(int(identifier), shown)
+
+    def waits_for(self, identifier: IPv4Address, mac: Mac) -> str:
+        """Why home does not accept yet that the node has shown up, if it has said so."""
+        shown = self._find_shown(int(identifier), mac)
+        return "" if shown is None else shown.why
 
     def changed(self, key: int, mapping: Mapping) -> None:
         """A newer mapping is known: has it what was asked for?"""
-        shown = self._shown.get(key)
+        shown = self._find_shown(key, mapping.card.mac)
         if shown is None or shown.accepted is None or mapping.version < shown.accepted:
             return
-        self._forget_shown(key)
+        self._forget_shown(key, shown)
         if mapping.here.network == shown.network:
-            self._desk.effect(Attached(mapping.identifier, shown.network))
+            self._desk.effect(Attached(mapping.identifier, shown.mac, shown.network))
         else:
-            self._desk.effect(NotAttached(mapping.identifier, shown.network, "the node has gone on"))
+            self._not_attached(key, shown, "the node has gone on")
 
     # Orders from home
 
@@ -167,10 +179,10 @@ class Conductor:
         if known is not None and known.state == ASKED:
             self._end(key)
             self._desk.effect(IsDenied(order.identifier, order.migration, order.reason))
-        shown = self._shown.get(key[0])
-        if shown is not None and order.migration == f"attach {shown.claim}":
-            self._forget_shown(key[0])
-            self._desk.effect(NotAttached(order.identifier, shown.network, order.reason))
+        for shown in list(self._shown.get(key[0], {}).values()):
+            if order.migration == f"attach {shown.claim}":
+                self._forget_shown(key[0], shown)
+                self._not_attached(key[0], shown, order.reason)
         return Accepted()
 
     # Home's answers
@@ -210,16 +222,19 @@ class Conductor:
 
     def attach_answered(self, order: Attach, answer: Answer | None) -> None:
         key = int(order.identifier)
+        repeat_key = "attach", key, order.mac
+        shown = self._find_shown(key, order.mac)
         if not isinstance(answer, Accepted) and not (isinstance(answer, Refused) and not answer.again):
-            self._desk.again(("attach", key), order)
+            if isinstance(answer, Refused) and shown is not None:
+                shown.why = answer.reason
+            self._desk.again(repeat_key, order)
             return
-        self._desk.settle(("attach", key), order)
-        shown = self._shown.get(key)
+        self._desk.settle(repeat_key, order)
         if shown is None or shown.claim != order.claim:
             return
         if isinstance(answer, Refused):
-            self._forget_shown(key)
-            self._desk.effect(NotAttached(order.identifier, order.network, answer.reason))
+            self._forget_shown(key, shown)
+            self._not_attached(key, shown, answer.reason)
             return
         shown.accepted = answer.version  # not written: after a restart it is asked again, and answered the same
         self._look(key, shown)
@@ -230,8 +245,15 @@ class Conductor:
         if mapping is not None:
             self.changed(key, mapping)
         elif shown.accepted is not None and self._gone(key) >= shown.accepted:
-            self._forget_shown(key)
-            self._desk.effect(NotAttached(IPv4Address(key), shown.network, "the node has gone on"))
+            self._forget_shown(key, shown)
+            self._not_attached(key, shown, "the node has gone on")
+
+    def _not_attached(self, key: int, shown: _Shown, reason: str) -> None:
+        self._desk.effect(NotAttached(IPv4Address(key), shown.mac, shown.network, reason))
+
+    def _find_shown(self, key: int, mac: Mac) -> _Shown | None:
+        """One that says it is the node; who else says so has another MAC address, and an answer of its own."""
+        return self._shown.get(key, {}).get(mac)
 
     # Facts
 
@@ -243,8 +265,9 @@ class Conductor:
             identifier, _, migration = rest.partition("/")
             self._migrations[int(identifier), migration] = _Migration(*orjson.loads(fact))
         elif kind == "a":
-            mac, network, claim, accepted = orjson.loads(fact)
-            self._shown[int(rest)] = _Shown(bytes.fromhex(mac), network, claim, accepted)
+            identifier, _, mac_hex = rest.partition("/")
+            mac, (network, claim, accepted) = bytes.fromhex(mac_hex), orjson.loads(fact)
+            self._shown.setdefault(int(identifier), {})[mac] = _Shown(mac, network, claim, accepted)
 
     def resume(self) -> None:
         """After a restart: what was not answered is sent again."""
@@ -253,9 +276,9 @@ class Conductor:
                 self._send_phase(key)
             elif known.state == ASKED:
                 self._send_prepare(key)
-        for identifier, shown in list(self._shown.items()):
+        for identifier, shown in [(one, shown) for one, many in self._shown.items() for shown in many.values()]:
             if shown.accepted is None:
-                self._send_attach(identifier)
+                self._send_attach(identifier, shown)
             else:
                 self._look(identifier, shown)
 
@@ -271,10 +294,10 @@ class Conductor:
             order = _PHASES[phase[0]](identifier, key[1])
             self._desk.send(("phase", *key), self._registry.home_of(identifier) or "", order, phase[0])
 
-    def _send_attach(self, key: int) -> None:
-        identifier, shown = IPv4Address(key), self._shown[key]
+    def _send_attach(self, key: int, shown: _Shown) -> None:
+        identifier = IPv4Address(key)
         order = Attach(identifier, shown.mac, shown.network, shown.claim)
-        self._desk.send(("attach", key), self._registry.home_of(identifier) or "", order, shown.claim)
+        self._desk.send(("attach", key, shown.mac), self._registry.home_of(identifier) or "", order, shown.claim)
 
     def _save(self, key: tuple[int, str]) -> None:
         known = self._migrations[key]
@@ -291,12 +314,15 @@ class Conductor:
         else:
             self._desk.out.writes[f"m/{key[0]}/{key[1]}"] = None
 
-    def _save_shown(self, key: int) -> None:
-        shown = self._shown[key]
-        fact = orjson.dumps([shown.mac.hex(), shown.network, shown.claim, shown.accepted])
-        self._desk.out.writes[f"a/{key}"] = fact
+    def _save_shown(self, key: int, shown: _Shown) -> None:
+        fact = orjson.dumps([shown.network, shown.claim, shown.accepted])
+        self._desk.out.writes[f"a/{key}/{shown.mac.hex()}"] = fact
 
-    def _forget_shown(self, key: int) -> None:
-        if self._shown.pop(key, None) is not None:
-            self._desk.cancel(("attach", key))
-            self._desk.out.writes[f"a/{key}"] = None
+    def _forget_shown(self, key: int, shown: _Shown) -> None:
+        many = self._shown[key]
+        if many.get(shown.mac) is shown:
+            del many[shown.mac]
+            self._desk.cancel(("attach", key, shown.mac))
+            self._desk.out.writes[f"a/{key}/{shown.mac.hex()}"] = None
+        if not many:
+            del self._shown[key]

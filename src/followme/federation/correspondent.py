@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from .desk import Desk
 from .doubts import Doubts
-from .held import MAX_TOLD, Holdings
+from .held import FULL, MAX_TOLD, Holdings
 from .messages import Answer, Held, Refused, Update
-from .nouns import Mapping
+from .nouns import Mapping, mapping_text
 from .outputs import Changed
 from .records import HeldRecord
 
@@ -39,15 +39,23 @@ class Correspondent:
             refused = self._refuse(sender, home, mapping, networks, current, key)
             if refused is not None:
                 return refused
+        if not newer and current is not None and mapping.version == current.version \
+                and mapping.canonical() != current.canonical():  # fmt: skip
+            refused = self._refuse(sender, home, mapping, networks, current, key)
+            if refused is None and record is not None:
+                self._doubts.contradicted(key, record)
+            return refused or self._desk.refuse("another mapping of that version is held", again=True)
         if sender != home and record is not None and networks & record.unsure:
             return self._desk.refuse("home has not confirmed it", again=True)
         if record is None:
             version, at_home = self._held.tomb(key)
             if mapping.version < version and not at_home and networks:
                 return self._desk.refuse("out of date", again=True)
-            if mapping.version < version or (mapping.version == version and at_home):
+            if mapping.version < version or (mapping.version == version and at_home and mapping.settled_home):
                 return Held(version)
             record = HeldRecord()
+        if newer and sender == home and not self._held.take(key, record, mapping):
+            return self._desk.refuse("a locator that was not given")
         if newer:
             record.mapping = current = mapping
             if mapping.settled_home:
@@ -79,6 +87,8 @@ class Correspondent:
             record.told.clear()  # home has the list, and nobody speaks from here any more
             return
         for network in order.told:
+            if self._held.swollen(key):
+                return  # they are told again when somebody here speaks to them
             if self._registry.owner_of_network(network) is not None and len(record.told) < MAX_TOLD:
                 record.told[network] = mapping.version
 
@@ -105,15 +115,17 @@ class Correspondent:
                 place.locator == mapping.card.identifier and place.network == mapping.card.home
             ):
                 return self._desk.refuse("a locator outside the pool")
-            if registry.mine(place.network) and (record is None or int(place.locator) not in record.given) \
+            if sender != home and registry.mine(place.network) \
+                    and (record is None or int(place.locator) not in record.given) \
                     and (held is None or mapping.version > held.version) \
                     and mapping.version > self._held.tomb(key)[0]:  # fmt: skip
                 return self._desk.refuse("a locator that was not given")
         # From home itself the bus vouches for it, as for all that home says; what is handed on must prove itself.
         if sender != home and not self._desk.signer.verify(home, mapping.canonical(), mapping.signature):
             return self._desk.refuse("bad signature")
-        if self._held.full(key):
-            return self._desk.refuse("table full")
+        longer = held is not None and _longer(mapping, held, networks)
+        if self._held.full(key) or (longer and self._held.swollen(key)):
+            return self._desk.refuse(FULL, again=held is not None)
         return None
 
     def _refuse_card(self, mapping: Mapping) -> Refused | None:
@@ -123,4 +135,11 @@ class Correspondent:
             return self._desk.refuse("the identifier is not of the home network")
         if network.outer(card.address) != card.identifier if card.address in network.inside else True:
             return self._desk.refuse("the address does not belong to the identifier")
+        if why := self._desk.objection(card):
+            return self._desk.refuse(why)
         return None
+
+
+def _longer(mapping: Mapping, held: Mapping, networks: set[str]) -> bool:
+    """Whether its record will be: a node that is home for good has none."""
+    return not mapping.settled_home and (bool(networks) or len(mapping_text(mapping)) > len(mapping_text(held)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .messages import Order, Refused
+from .nouns import Card
 from .outputs import Effect, Outputs
 from .registry import Registry
 from .signing import Signer
@@ -41,6 +42,8 @@ class Desk:
         self.me = registry.domain
         self.now = 0.0
         self.refusals: Counter[str] = Counter()
+        self.objection: Callable[[Card], str] = lambda card: ""
+        """Why a card of another domain cannot be believed here, in few words that name nobody; or nothing."""
         self.out = Outputs()
         self._waiting: dict[Hashable, _Waiting] = {}
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []

@@ -35,6 +35,11 @@ class Doubts:
         self._due.update(dict.fromkeys([(key, network) for network in networks], due))
         self._desk.alarm_in(DOUBT_S, lambda: self._late(key, networks, due))
 
+    def contradicted(self, key: int, record: HeldRecord) -> None:
+        """Home, or another, tells another mapping of the version that is held: home has lost its records, and sees
+        by this what it has made before."""
+        self._ask(key, record)
+
     def end(self, key: int, record: HeldRecord, networks: Iterable[str]) -> None:
         """Home knows that these hold it, or that none need. The caller keeps the record."""
         for network in networks:
@@ -56,7 +61,7 @@ class Doubts:
             self._desk.again(("holds", key), order)
             return
         record = self._held.records.get(key)
-        if record is None or self._desk.waits(("holds", key)) != tuple(order.held.items()):
+        if record is None or self._desk.waits(("holds", key)) != _tag(order):
             return  # what has been said since is not answered
         if refused:
             record.networks -= record.unsure
@@ -83,6 +88,10 @@ class Doubts:
             return
         version = record.mapping.version
         held = {network: version if network in record.networks else 0 for network in sorted(record.unsure)}
-        tag = tuple(held.items())
-        if self._desk.waits(("holds", key)) != tag:
-            self._desk.send(("holds", key), home, Holds(IPv4Address(key), held), tag)
+        order = Holds(record.mapping, held)
+        if self._desk.waits(("holds", key)) != _tag(order):
+            self._desk.send(("holds", key), home, order, _tag(order))
+
+
+def _tag(order: Holds) -> tuple[int, tuple[tuple[str, int], ...]]:
+    return order.mapping.version, tuple(order.held.items())

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import IPv4Address
-from typing import Any, Protocol
+from typing import Any
 
 from followme.domain import Mac
 from followme.store import Store
@@ -22,24 +22,25 @@ from .allowance import MALFORMED, OCTETS_EACH, ORDERS_S, Allowance
 from .awaited import Awaited, Key
 from .bus import Bus, BusError, NoAnswer
 from .codec import MAX_ORDERS, MessageError, decode_answers, decode_orders, encode_answers, encode_orders
+from .edge_network import EdgeNetwork
 from .federate import Federate
 from .messages import Answer, Attach, Order, Refused
 from .nouns import Card, Place
 from .outbox import Outbox
-from .outputs import Changed, Effect
+from .outputs import Changed
 from .presence import Presence, final
 from .turns import Asked, Turn, unanswered, unless
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 32 * MAX_ORDERS
-"""Orders of other domains that wait for a turn; frames beyond that are dropped, and come again."""
+MAX_WAITING = 16 * MAX_ORDERS
+"""Orders of one other domain that wait for a turn, or for a node's answer; its frames beyond that are dropped, and
+come again. It sends eight at a time (``outbox``)."""
 REQUEST_S = 2.0
 """How long the answer to a frame may take; its orders then count as not answered."""
 TURN_S = 0.05
 """How long a turn may go on taking what waits: the lease must be renewed, and the bus answered, in between."""
 PREPARE_S, PHASE_S = 10.0, 30.0
-
 
 
 class FederationError(Exception):
@@ -54,24 +55,6 @@ class LeaseLost(Exception):
     """Another instance is, or may be, the active one: this one must not act any more."""
 
 
-class EdgeNetwork(Protocol):
-    """The domain's own switches."""
-
-    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
-        """Make the switches right for these nodes, by ``Federate.view``; returns when they have confirmed, with
-        what went wrong for which. It must read the views before it first waits: they are kept then."""
-        ...
-
-    async def still_here(self, identifier: IPv4Address) -> bool | None:
-        """Whether the node answers in an own network, so that it cannot have shown up elsewhere; ``None``: that
-        cannot be found out now."""
-        ...
-
-    def effect(self, effect: Effect) -> None:
-        """All effects but ``Changed``, each after the rules that it came with."""
-        ...
-
-
 class Engine:
     """One active instance's. ``start``, then ``wait`` until it cannot go on; ``close`` in any case.
 
@@ -84,12 +67,13 @@ class Engine:
         clock: Callable[[], float] = time.monotonic, valid: Callable[[], bool] = lambda: True,
     ) -> None:  # fmt: skip
         self.federate = federate
+        federate.begin(epoch)
         self._bus, self._store, self._network = bus, store, network
         self._epoch, self._clock, self._valid = epoch, clock, valid
         self._epochs: dict[str, int] = {}
         self._allowance = Allowance(ORDERS_S, 2 * ORDERS_S)
         self._asked: deque[Asked] = deque()
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._events: deque[Callable[[float], None]] = deque()
         self._wake = asyncio.Event()
         self._outbox = Outbox(self._send)
@@ -145,8 +129,8 @@ class Engine:
     def attach(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
         self._event(lambda now: self.federate.attach(identifier, mac, network))
 
-    def detached(self, identifier: IPv4Address, network: str) -> None:
-        self._event(lambda now: self.federate.detached(identifier, network))
+    def detached(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
+        self._event(lambda now: self.federate.detached(identifier, mac, network))
 
     def unaware(self, identifier: IPv4Address, network: str) -> None:
         self._event(lambda now: self.federate.unaware(identifier, network))
@@ -226,20 +210,20 @@ class Engine:
             return encode_answers(self._epoch, [Refused(reason, again=True)] * len(orders))
         self._epochs[sender] = epoch
         self._check_running(sender)
-        if self._waiting + len(orders) > MAX_WAITING:
+        if self._waiting[sender] + len(orders) > MAX_WAITING:
             self.counted["dropped"] += 1
-            raise BusError(f"a frame of {sender}: {self._waiting} orders are waiting already")
+            raise BusError(f"a frame of {sender}: {self._waiting[sender]} orders are waiting already")
         self.counted["orders in"] += len(orders)
         asked = Asked(sender, orders, [], asyncio.get_running_loop().create_future())
-        self._waiting += len(orders)
+        self._waiting[sender] += len(orders)
         try:
             asked.verdicts = await self._presence.look(sender, orders)
             self._check_running(sender)
         except BaseException:
-            self._waiting -= len(orders)
+            self._waiting[sender] -= len(orders)
             raise
         if (answers := final(asked.verdicts)) is not None:
-            self._waiting -= len(orders)
+            self._waiting[sender] -= len(orders)
         else:
             self._asked.append(asked)
             self._wake.set()
@@ -251,6 +235,10 @@ class Engine:
     def _check_running(self, sender: str) -> None:
         if self._running is None or self._running.done():
             raise BusError(f"a frame of {sender}: this instance of {self._bus.domain} has stopped")
+
+    async def has_left(self, identifier: IPv4Address, domain: str) -> bool:
+        """Whether the domain that has this node of ours says that it does not answer there any more."""
+        return await self._presence.has_left(domain, identifier)
 
     async def _look_first(self, order: Attach) -> None:
         """Its home is here, and it shows up here; but another has it, who is asked first."""
@@ -345,7 +333,7 @@ class Engine:
                 self._events.popleft()(now)
             if self._asked:
                 asked = self._asked.popleft()
-                self._waiting -= len(asked.orders)
+                self._waiting[asked.sender] -= len(asked.orders)
                 answers: list[Answer] = []
                 turn.asked.append((asked, answers))
                 for order, verdict in zip(asked.orders, asked.verdicts, strict=True):
@@ -367,7 +355,7 @@ class Engine:
                 if not own:
                     break
                 for order in own:
-                    if isinstance(order, Attach) and self.federate.doubted(self._bus.domain, order) is not None:
+                    if isinstance(order, Attach) and self.federate.doubted(self._bus.domain, order):
                         self._start(self._look_first(order))
                     else:
                         turn.own.append((order, self.federate.receive(self._bus.domain, order, now)))
@@ -376,13 +364,13 @@ class Engine:
     async def _finish(self, turn: Turn) -> None:
         """Switches, then effects and answers."""
         changed = {effect.identifier for effect in turn.effects if isinstance(effect, Changed)}
-        wrong: Mapping[IPv4Address, str] = {}
+        wrong: Mapping[IPv4Address, Refused] = {}
         if changed:
             try:
                 wrong = await self._network.apply(changed)
             except Exception as error:
                 log.exception("the switches of %s", self._bus.domain)
-                wrong = dict.fromkeys(changed, str(error) or type(error).__name__)
+                wrong = dict.fromkeys(changed, Refused(str(error) or type(error).__name__, again=True))
         for effect in turn.effects:
             if not isinstance(effect, Changed):
                 self._awaited.settle(effect)

@@ -58,17 +58,18 @@ class Federate:
     """Restored from ``facts``: keys and values as ``Outputs.writes`` had them.
 
     ``load`` gives one of them as it is now, so that those that rest are not kept here, too: then what ``take``
-    returns must be there before anything else is called.
+    returns must be there before anything else is called. ``room`` is how many octets all facts may have.
     """
 
     def __init__(
-        self, registry: Registry, signer: Signer, facts: Iterable[tuple[str, bytes]] = (), load: Load | None = None
-    ) -> None:
+        self, registry: Registry, signer: Signer, facts: Iterable[tuple[str, bytes]] = (), load: Load | None = None,
+        room: int | None = None,
+    ) -> None:  # fmt: skip
         self._registry = registry
         self._desk = Desk(registry, signer)
         self._home = Home(self._desk, load)
         self._moves = Moves(self._desk, self._home)
-        self._held = Holdings(self._desk, load)
+        self._held = Holdings(self._desk, load, room)
         self._foreign = Foreign(self._desk, self._held)
         self._doubts = Doubts(self._desk, self._held)
         self._correspondent = Correspondent(self._desk, self._held, self._doubts, self._adopted)
@@ -110,6 +111,11 @@ class Federate:
         except Exception as error:
             self._set_aside(f"{kind}/{identifier}", f"{type(error).__name__}: {error}")
 
+    def judge_cards(self, objection: Callable[[Card], str]) -> None:
+        """``objection`` says why a card of another domain's node is refused, in few words that name nobody; nothing
+        if it is not."""
+        self._desk.objection = objection
+
     @property
     def refusals(self) -> Counter[str]:
         """How often was refused, by reason."""
@@ -117,9 +123,14 @@ class Federate:
 
     # Events
 
+    def begin(self, epoch: int) -> None:
+        """The lease's number, which only rises: if our records are lost, others may know more of us than we do."""
+        self._conductor.claim_above(epoch)
+        self._held.pools.begin_at(epoch)
+
     def know(self, card: Card) -> None:
         """A node that is at home in an own network, wherever it is. Idempotent."""
-        self._home.know(card)
+        self._moves.know(card)
 
     def forget(self, identifier: IPv4Address) -> None:
         """It is no more."""
@@ -145,9 +156,13 @@ class Federate:
         """A node is in an own network by itself; ends in ``Attached`` or ``NotAttached``, or in a newer call."""
         self._conductor.attach(identifier, mac, network)
 
-    def detached(self, identifier: IPv4Address, network: str) -> None:
+    def detached(self, identifier: IPv4Address, mac: Mac, network: str) -> None:
         """It has gone before ``attach`` has ended."""
-        self._conductor.detached(identifier, network)
+        self._conductor.detached(identifier, mac, network)
+
+    def waits_for(self, identifier: IPv4Address, mac: Mac) -> str:
+        """Why ``attach`` has not ended yet, if its home has said so."""
+        return self._conductor.waits_for(identifier, mac)
 
     def unaware(self, identifier: IPv4Address, network: str) -> None:
         """Home: somebody in ``network`` has sent to the node by way of us."""
@@ -192,10 +207,10 @@ class Federate:
             return self._correspondent.update(sender, order)
         return self._desk.refuse("nobody of that identifier is at home here")
 
-    def doubted(self, sender: str, order: Attach) -> Whereabouts | None:
-        """Who is to be asked whether it has the node, before this order is received; ``None``: nobody."""
+    def doubted(self, sender: str, order: Attach) -> tuple[Whereabouts, ...]:
+        """Who is to be asked whether it has the node, before this order is received."""
         if sender not in self._registry.domains or self._registry.home_of(order.identifier) != self._desk.me:
-            return None
+            return ()
         return self._moves.doubted(sender, order)
 
     def may_ask(self, sender: str, order: Left) -> Refused | None:
@@ -325,6 +340,8 @@ class Federate:
 
     def _adopted(self, key: int, record: HeldRecord) -> None:
         self._foreign.adopted(key, record)
+        for place in record.places():  # an old place may be in use again: it is not quiet
+            self._desk.cancel(("quiet", key, int(place.locator)))
         if record.mapping is not None:
             self._conductor.changed(key, record.mapping)
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from .desk import Desk
-from .held import MAX_GIVEN, MAX_TOLD, Holdings
+from .held import FULL, MAX_TOLD, Holdings
 from .messages import Answer, Held, Refused, Reserve, Reserved, Told, Update
 from .outputs import CannotPass, Changed, Passes
 from .records import HeldRecord
@@ -44,10 +44,17 @@ class Foreign:
         if order.version <= newest:
             self._desk.refusals["out of date"] += 1
             return Held(newest)
+        if why := self._desk.objection(order.card):
+            return self._desk.refuse(why)
         if self._held.full(key):
-            return self._desk.refuse("table full")
-        if sum(where == order.network for where, _ in record.given.values()) >= MAX_GIVEN:
-            return self._desk.refuse("the node has too many locators of the network")
+            return self._desk.refuse(FULL)
+        # One that it has had, and that others may still know as its own, is given to it again.
+        before = [(version, one) for one, (where, version) in record.given.items() if where == order.network]
+        if before:
+            _, locator = max(before)
+            record.given[locator] = order.network, order.version
+            self._held.keep(key, record, None)
+            return Reserved(IPv4Address(locator))
         if self._held.share_used(key, order.network):
             return self._desk.refuse("the node's home has its share of the network's locators")
         given = self._held.give(key, record, order.network, order.version)

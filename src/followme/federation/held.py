@@ -6,6 +6,7 @@ again: ``floor`` is the lowest version that may.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict
 from ipaddress import IPv4Address
 from typing import Final
@@ -23,15 +24,21 @@ MAX_TOMBSTONES: Final = 1 << 16
 MAX_HELD: Final = 4_000_000
 MAX_TOLD: Final = 1024
 """Networks that one node's mapping is told to."""
+FULL: Final = "the records of the node's home have no room left here"
+RECORD_OCTETS: Final = 120
+"""What a bucket takes for a record beside its octets."""
 MAX_GIVEN: Final = 4
-"""Locators of one network that one node has: where it is, and where it was while somebody has not heard of it."""
+"""Pools of fewer locators are not shared out; and so many of a node are believed that we do not know of."""
+
+_NUMBER: Final = re.compile(rb"(?<!\d)\d{1,10}(?!\d)")
 
 
 class Holdings:
-    """``records`` by identifier (as a number)."""
+    """``records`` by identifier (as a number). ``room``: octets of the bucket, if that is bounded. Half of it is
+    ours; a quarter is divided evenly between the other domains, and a quarter is for who of them comes first."""
 
-    def __init__(self, desk: Desk, load: Load | None) -> None:
-        self.records: Table[HeldRecord] = Table("h", HeldRecord.encode, records.held_record, load)
+    def __init__(self, desk: Desk, load: Load | None, room: int | None = None) -> None:
+        self.records: Table[HeldRecord] = Table("h", HeldRecord.encode, records.held_record, load, self._weigh)
         self.pools = Pools(desk.registry.own_networks)
         self._desk = desk
         self._registry = registry = desk.registry
@@ -40,12 +47,36 @@ class Holdings:
         self._sizes = {one.name: end - first for one in registry.own_networks for first, end in [pool_bounds(one)]}
         self._had: Counter[tuple[str, str | None]] = Counter()
         self._count: Counter[str | None] = Counter()
+        self._octets: Counter[str | None] = Counter()
+        others = max(1, len(registry.domains) - 1)
+        self._spare = None if room is None else room // 4
+        self._even = (room or 0) // (4 * others)
         self._tombs: OrderedDict[int, tuple[int, bool, float]] = OrderedDict()
 
     def full(self, identifier: int) -> bool:
         """Of records: of all, or of those of one home domain."""
-        mine = self._count[self._home(identifier)] if self._shared else 0
-        return identifier not in self.records and (len(self.records) >= MAX_HELD or mine >= MAX_HELD // 2)
+        home = self._home(identifier)
+        mine = self._count[home] if self._shared else 0
+        return identifier not in self.records and (
+            len(self.records) >= MAX_HELD or mine >= MAX_HELD // 2 or self._crowds(home, 1)
+        )
+
+    def swollen(self, identifier: int) -> bool:
+        """Whether a record that is held must not become longer: its home has so much by that alone."""
+        return self._crowds(self._home(identifier), 2)
+
+    def _crowds(self, home: str | None, times: int) -> bool:
+        """Whether it has its even share of the octets, and what is for who comes first is used (so many times)."""
+        if self._spare is None or home == self._desk.me or self._over(home) < 0:
+            return False
+        used = sum([max(0, self._over(one)) for one in self._count if one != self._desk.me])
+        return used >= times * self._spare
+
+    def _over(self, home: str | None) -> int:
+        return self._octets[home] + RECORD_OCTETS * self._count[home] - self._even
+
+    def _weigh(self, identifier: int, octets: int) -> None:
+        self._octets[self._home(identifier)] += octets
 
     def share_used(self, identifier: int, network: str) -> bool:
         """Whether the node's home domain has as many locators of an own network as one may; we may have all."""
@@ -61,6 +92,29 @@ class Holdings:
             record.given[locator] = network, version
             self._had[network, self._home(identifier)] += 1
         return locator
+
+    def take(self, identifier: int, record: HeldRecord, mapping: Mapping) -> bool:
+        """What home lists of own networks and we do not know as given, for our records were lost: it is given now,
+        unless another has it, or the node or its home too much. The caller keeps the record."""
+        taken: list[tuple[str, int]] = []
+        for place in mapping.places:
+            network, locator = place.network, int(place.locator)
+            if not self._desk.registry.mine(network) or locator in record.given:
+                continue
+            if len(taken) >= MAX_GIVEN or self.share_used(identifier, network) \
+                    or not self.pools.take(network, locator):
+                for network, locator in taken:
+                    self._give_back(identifier, record, network, locator)
+                return False
+            taken.append((network, locator))
+            record.given[locator] = network, mapping.version - 1
+            self._had[network, self._home(identifier)] += 1
+        return True
+
+    def _give_back(self, identifier: int, record: HeldRecord, network: str, locator: int) -> None:
+        del record.given[locator]
+        self.pools.back(network, locator)
+        self._had[network, self._home(identifier)] -= 1
 
     def _home(self, identifier: int) -> str | None:
         return self._registry.home_of(IPv4Address(identifier))
@@ -89,16 +143,18 @@ class Holdings:
         listed = {int(place.locator) for place in mapping.places}
         for locator, (network, since) in list(record.given.items()):
             if since <= mapping.version and locator not in listed:
-                del record.given[locator]
-                self.pools.back(network, locator)
-                self._had[network, self._home(identifier)] -= 1
+                self._give_back(identifier, record, network, locator)
 
     def restore(self, identifier: int, fact: bytes) -> bool:
         """All of them, and then ``restored``; whether home has yet to hear of this one."""
         self.records.restore(identifier, fact)
         home = self._home(identifier)
         self._count[home] += 1
-        given, unsure = records.held_head(fact)
+        try:
+            given, unsure = records.held_head(fact)
+        except Exception:
+            self._give_what_looks_given(fact)
+            raise
         for locator, (network, _) in given.items():
             if self._desk.registry.mine(network):
                 self.pools.restore(network, locator)
@@ -107,9 +163,21 @@ class Holdings:
 
     def give_again(self, fact: bytes) -> None:
         """The locators that this record has are given, though nothing else of it is used."""
-        for locator, (network, _) in records.held_head(fact)[0].items():
+        try:
+            given = records.held_head(fact)[0]
+        except Exception:
+            self._give_what_looks_given(fact)
+            raise
+        for locator, (network, _) in given.items():
             if self._desk.registry.mine(network):
                 self.pools.restore(network, locator)
+
+    def _give_what_looks_given(self, fact: bytes) -> None:
+        """It cannot be read, but each number in it that is one of our locators may be given: nobody gets it."""
+        for number in map(int, _NUMBER.findall(fact)):
+            for one in self._registry.own_networks:
+                if not number >> 32 and self._registry.in_pool(one.name, IPv4Address(number)):
+                    self.pools.restore(one.name, number)
 
     def restore_tomb(self, identifier: int, fact: bytes) -> None:
         version, at_home = fact.decode().split()

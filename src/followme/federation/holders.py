@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from followme.system.seldom import Seldom
 
 from .desk import Desk
 from .held import MAX_TOLD
 from .messages import Update
+from .nouns import MAX_OLD, Place
 from .records import HomeRecord
+
+log = logging.getLogger(__name__)
+
+SILENT_S: Final = 180.0
+"""A domain that has not confirmed anything of a node for so long is not waited for when the node moves. It still
+hears of it, and no locator that it may know is free before it has confirmed that."""
+ROOM: Final = 4
+"""Of the old places that a mapping may list, so many are for moves while such a domain is away."""
 
 
 class Holders:
@@ -15,6 +28,50 @@ class Holders:
 
     def __init__(self, desk: Desk) -> None:
         self._desk, self._registry, self._me = desk, desk.registry, desk.me
+        self._unheard: dict[tuple[int, str], float] = {}
+        self._said = Seldom(log)
+
+    def unheard(self, key: int, domain: str) -> None:
+        """It has not confirmed what it was told."""
+        self._unheard.setdefault((key, domain), self._desk.now)
+
+    def answers(self, key: int, domain: str) -> None:
+        """It has confirmed something."""
+        self._unheard.pop((key, domain), None)
+
+    def silent(self, key: int, domain: str) -> bool:
+        """Whether it has confirmed nothing of the node for long. We are never silent to ourselves."""
+        since = self._unheard.get((key, domain), self._desk.now)
+        return domain != self._me and self._desk.now - since >= SILENT_S
+
+    def heard(self, key: int, record: HomeRecord) -> int:
+        """The version that all have confirmed who are not silent, or have the node."""
+        mapping, least = record.mapping, record.mapping.version
+        here = {self._registry.owner_of_network(place.network)
+                for place in (mapping.here, mapping.arriving, mapping.leaving) if place is not None}  # fmt: skip
+        for domain, version in record.holders.items():
+            if domain in here or not self.silent(key, domain):
+                least = min(least, version)
+            elif self._said.due(domain, self._desk.now):
+                log.warning("%s has confirmed nothing of %s for %g s: it is not waited for", domain,
+                            mapping.identifier, SILENT_S)  # fmt: skip
+        return least
+
+    def crowded(self, record: HomeRecord) -> bool:
+        """Whether it has so many old places that the next moves have no room."""
+        return len(record.mapping.old) > MAX_OLD - ROOM
+
+    def in_the_way(self, key: int, record: HomeRecord, gone: Sequence[Place]) -> list[Place]:
+        """The oldest places beside ``gone``, if there are too many, that go though a silent domain may not know
+        them as old. Their locators stay given until it has confirmed that: what it sends there reaches nobody."""
+        old = [place for place in record.mapping.old if place not in gone]
+        over = len(old) - (MAX_OLD - ROOM)
+        if over <= 0:
+            return []
+        heard, owner = self.heard(key, record), self._registry.owner_of_network
+        some = [place for place in old if record.aged[int(place.locator)] <= heard
+                and (int(place.locator) in record.quiet or self.silent(key, owner(place.network) or ""))]
+        return some[:over]
 
     def hold(self, record: HomeRecord, network: str, version: int = 0) -> None:
         """The network's domain is a holder, with ``version`` confirmed if it was none."""
@@ -59,7 +116,8 @@ class Holders:
         least = min(versions.values(), default=0)
         if not record.last:
             return least, least
-        return least, min([version for domain, version in versions.items() if domain not in record.last], default=0)
+        late = {domain for domain in record.last if self._comes_last(record, domain)}
+        return least, min([version for domain, version in versions.items() if domain not in late], default=0)
 
     def done(self, record: HomeRecord, settled: int) -> list[str]:
         """Holders that need not hold it any more, and know that; correspondents only when it is at home again."""

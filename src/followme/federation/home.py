@@ -23,6 +23,8 @@ from .outputs import Changed, Passes
 from .records import HomeRecord
 from .table import MAX_LIVE, Load, Table
 
+ATTACH: Final = "attach "
+"""What begins the ids of moves of which there was no word before; no host's begins so."""
 RAISE_S: Final = 1.0
 """A node's versions are raised above what others say no more often."""
 MAX_RAISE: Final = 1 << 24
@@ -40,8 +42,8 @@ class Home:
         self._me = desk.me
         self._raised: dict[int, float] = {}
 
-    def know(self, card: Card) -> None:
-        """A node that is at home here. It need not be away."""
+    def know(self, card: Card) -> HomeRecord | None:
+        """A node that is at home here. It need not be away. What was known of it before."""
         key = int(card.identifier)
         record = self.records.get(key)
         if record is None:
@@ -53,6 +55,7 @@ class Home:
                 self.change(record, record.mapping, card=card)
             self.records.put(key, record)
             self.advance(key, record)
+        return record
 
     def forget(self, identifier: IPv4Address) -> None:
         """The node is no more: all who hold it are told that it is nowhere but home. Its version stays known."""
@@ -78,8 +81,11 @@ class Home:
     # What holds a mapping
 
     def change(self, record: HomeRecord, after: NodeMapping, card: Card | None = None) -> None:
-        """The next version. The caller puts the record and advances."""
+        """The next version. The caller puts the record and advances. Places in networks that are not configured any
+        more are left out: nobody can be asked about them."""
         before = record.mapping
+        if any(map(self.nowhere, after.old)):
+            after = replace(after, old=tuple([place for place in after.old if not self.nowhere(place)]))
         record.counter += 1
         version = record.counter
         record.mapping = mapping = signed(card or after.card, version, after, self._desk.signer.sign)
@@ -104,6 +110,10 @@ class Home:
         record.holders.setdefault(self._me, 0)
         for network in places.values():
             self.holders.hold(record, network)
+
+    def nowhere(self, place: Place | None) -> bool:
+        """Whether its network is not configured (any more)."""
+        return place is not None and self._registry.owner_of_network(place.network) is None
 
     def tell(self, identifier: IPv4Address, network: str) -> bool:
         """Somebody in ``network`` speaks to the node, and does not know where it is; whether it is being told."""
@@ -130,15 +140,18 @@ class Home:
             record.owed.pop(domain, None)
             record.last.discard(domain)
         settled = min(record.holders.values(), default=0)
-        if record.quiet and (move is None or move.state != records.RESERVING):
+        if (record.quiet or self.holders.crowded(record)) and (move is None or move.state != records.RESERVING):
             # Not while a locator is being reserved: its owner would take the new version for one without it.
             gone = [old for old in record.mapping.old
                     if int(old.locator) in record.quiet and record.aged[int(old.locator)] <= settled]  # fmt: skip
+            gone += self.holders.in_the_way(key, record, gone)
             if gone:
                 self.change(record, replace(record.mapping, old=_without(record.mapping.old, gone)))
                 self.records.put(key, record)
                 settled = min(record.holders.values(), default=0)
-        if move is not None and move.state == records.PREPARED and settled >= record.mapping.version:
+        if move is not None and move.state == records.PREPARED and (
+            settled >= record.mapping.version or self.holders.heard(key, record) >= record.mapping.version
+        ):
             move.state = records.READY
             if (target := self._registry.owner_of_network(move.network)) is not None:
                 record.owed[target] = record.mapping.version  # it learns at once who knows the new place
@@ -171,10 +184,16 @@ class Home:
             self._desk.send(("ready", int(identifier), move.migration), move.by, order, True)
 
     def deny(self, record: HomeRecord, by: str, migration: str, reason: str) -> None:
-        """Told until it is accepted. The caller puts the record."""
+        """Told until it is accepted, or the node shows up there again. The caller puts the record."""
         record.denials.append((by, migration, reason))
         identifier = record.mapping.identifier
         self._desk.send(("denied", int(identifier), migration), by, Denied(identifier, migration, reason), True)
+
+    def undeny(self, record: HomeRecord, domain: str) -> None:
+        """The node has shown up there again: what was answered before is of no use. The caller puts the record."""
+        for denial in [one for one in record.denials if one[0] == domain and one[1].startswith(ATTACH)]:
+            record.denials.remove(denial)
+            self._desk.cancel(("denied", int(record.mapping.identifier), denial[1]))
 
     # What others say
 
@@ -198,27 +217,35 @@ class Home:
             return self._desk.refuse("nobody of that identifier is at home here")
         if any(not self._registry.owns(sender, network) for network in order.held):
             return self._desk.refuse("sender does not own the network")
-        overtaken = self.lost(key, record, max(order.held.values(), default=0))
-        if overtaken is None:
+        theirs, made = order.mapping, record.mapping
+        if not self._made_here(theirs):
+            return self._desk.refuse("bad signature")
+        # All that we know of having made is older, or the same: then our records were lost, and began anew.
+        overtaken = theirs.version > made.version or (
+            theirs.version == made.version and theirs.canonical() != made.canonical()
+        )
+        if overtaken and not self._raise(key, record, theirs.version):
             return self._desk.refuse("versions are raised too often", again=True)
         if record.mapping.settled_home and not record.holders and record.move is None:
             if overtaken:
                 self.records.put(key, record)
             return self._desk.refuse("the node is at home")
+        if not overtaken and theirs.version <= (record.began if record.holders else made.version):
+            return self._desk.refuse("out of date: the node has been at home since")
         known = not overtaken and sender in record.holders
         news = {network: version for network, version in order.held.items()
-                if not known or network not in record.told or version <= record.began}  # fmt: skip
+                if not known or network not in record.told}  # fmt: skip
         if len(record.told | news.keys()) > MAX_TOLD:
             return self._desk.refuse("a node's correspondents are too many")
         if news:
             if not record.holders:
-                record.began = record.mapping.version
-            least = min(news.values())
-            known_to = min(record.holders.get(sender, least), least, record.mapping.version)
-            record.holders[sender] = 0 if overtaken or least <= record.began else known_to
+                record.began = made.version
+            least = min(min(news.values()), theirs.version)
+            record.holders[sender] = 0 if overtaken else min(record.holders.get(sender, least), least)
             record.told.update(news)
-            if overtaken:
-                self.change(record, record.mapping)
+        if overtaken:
+            self.change(record, made)
+        if news or overtaken:
             self.records.put(key, record)
             self.advance(key, record)
         return Accepted(record.mapping.version)
@@ -228,14 +255,18 @@ class Home:
         now. The caller makes the next version of it. ``None``: not now."""
         if version <= record.counter:
             return False
+        return True if self._raise(key, record, version) else None
+
+    def _raise(self, key: int, record: HomeRecord, version: int) -> bool:
+        """Whether the counter is at ``version`` or above now; not, if that was done a moment ago."""
         now = self._desk.now
         if now - self._raised.get(key, -RAISE_S) < RAISE_S:
-            return None
+            return False
         if len(self._raised) >= MAX_LIVE:
             self._raised.clear()
         self._raised[key] = now
         self._desk.refusals["a version that home has not made"] += 1
-        record.counter = min(version, record.counter + MAX_RAISE)
+        record.counter = max(record.counter, min(version, record.counter + MAX_RAISE))
         return True
 
     def quiet(self, sender: str, order: Quiet) -> Answer:
@@ -279,10 +310,12 @@ class Home:
         repeat_key = ("u", to, key)
         record = self.records.get(key)
         if not isinstance(answer, Held) or record is None:
+            self.holders.unheard(key, to)
             self._desk.again(repeat_key, order)
             return
-        if to in record.holders and answer.version > record.counter:
-            if self.lost(key, record, answer.version):
+        self.holders.answers(key, to)
+        if to in record.holders and answer.version > record.mapping.version:  # which nobody has from us
+            if self._raise(key, record, answer.version):
                 self._desk.settle(repeat_key, order)
                 self.change(record, record.mapping)
                 self.records.put(key, record)
@@ -300,16 +333,16 @@ class Home:
             self.records.put(key, record)
             news = True
         if set(self.holders.networks_of(record, to)) <= set(order.networks):
-            # What it holds cannot be newer than what we made, whatever it says.
-            version = min(max(answer.version, order.mapping.version), record.mapping.version)
-            record.holders[to] = max(record.holders[to], version)
+            # A newer one that it has from elsewhere may be another than ours: that is told it, too, and answered.
+            if answer.version <= order.mapping.version:
+                record.holders[to] = max(record.holders[to], order.mapping.version)
         else:
             news = True  # networks have come meanwhile
         if order.settled and order.mapping.version == record.mapping.version:
             record.owed.pop(to, None)
             news = True
         self._confirmed(key, record)
-        if news or self.holders.settled(record) != (settled, ahead):
+        if news or record.move is not None or self.holders.settled(record) != (settled, ahead):
             self.advance(key, record)  # only the last answer lets anything go on
         now = self._speaks_to(record) - before
         if now:

@@ -37,6 +37,8 @@ ANSWER_S = 12.0
 REPEAT_S = 3.0
 """When a host asks again, of whichever instance is active by then; the controller's answer is to all copies."""
 PAUSE_S = 0.2
+AGAIN_S = 2.0
+"""When a host asks again what was answered so that it should."""
 MAX_BYTES = 4096
 MAX_HEARD: Final = 4096
 """Migrations of which is remembered which host speaks for them."""
@@ -101,7 +103,8 @@ class HostDesk:
         await bus.serve_hosts(self.receive)
 
     async def receive(self, host: str, payload: bytes) -> bytes:
-        """Answered with a reason, empty if it is done. ``BusError`` (not answered) while it takes too long."""
+        """Answered with a reason, empty if it is done, and whether it is to be asked again. ``BusError`` (not
+        answered) while it takes too long."""
         try:
             request = decode(payload)
         except ValueError as error:
@@ -112,7 +115,9 @@ class HostDesk:
         try:
             await self._do(host, request)
         except NotYet as error:
-            raise BusError(str(error)) from None
+            if request.phase != "arrived":
+                raise BusError(str(error)) from None
+            return self._answer(str(error), again=True)
         except FederationError as error:
             return self._answer(str(error))
         return self._answer("")
@@ -129,10 +134,10 @@ class HostDesk:
                 self._heard.popitem(last=False)
         return True
 
-    def _answer(self, reason: str) -> bytes:
+    def _answer(self, reason: str, again: bool = False) -> bytes:
         if not self._engine.may_answer():  # it was frozen, and what it knows is old
             raise BusError("this controller is not the active one any more")
-        return _answer(reason)
+        return _answer(reason, again)
 
     async def _do(self, host: str, request: HostRequest) -> None:
         engine, identifier, migration = self._engine, request.identifier, request.migration
@@ -176,7 +181,8 @@ class HostClient:
     async def arrived(
         self, identifier: IPv4Address, migration: str, network: str, mac: Mac, timeout: float | None = None
     ) -> None:
-        """As ``flipped``; the own domain's controller answers it."""
+        """As ``flipped``; the own domain's controller answers it. Repeated while home cannot find out whether the
+        machine has left where it was."""
         await self._ask(HostRequest("arrived", identifier, migration, network, mac), timeout)
 
     async def _ask(self, request: HostRequest, timeout: float | None) -> None:
@@ -187,26 +193,29 @@ class HostClient:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
-                        reason = _reason(await self._bus.request(request.encode(), within))
-                        break
+                        reason, again = _reason(await self._bus.request(request.encode(), within))
+                        if not again:
+                            break
+                        level, pause = logging.WARNING, AGAIN_S
                     except (BusError, ValueError) as error:
-                        if str(error) != said:
-                            log.info("%s: not answered yet: %s", what, error)
-                        said = str(error)
-                        await asyncio.sleep(PAUSE_S)
+                        reason, level, pause = f"not answered yet: {error}", logging.INFO, PAUSE_S
+                    if reason != said:
+                        log.log(level, "%s: %s", what, reason)
+                    said = reason
+                    await asyncio.sleep(pause)
         except TimeoutError:
             raise FederationError(f"{what}: no controller of {self._bus.domain} has answered") from None
         if reason:
             raise FederationError(f"{what}: {reason}")
 
 
-def _answer(reason: str) -> bytes:
-    return json.dumps([reason[:500]]).encode()
+def _answer(reason: str, again: bool = False) -> bytes:
+    return json.dumps([reason[:500], True] if again else [reason[:500]]).encode()
 
 
-def _reason(payload: bytes) -> str:
-    """``ValueError`` if it is no answer."""
-    (reason,) = words = json.loads(payload)
-    if type(words) is not list or type(reason) is not str:
+def _reason(payload: bytes) -> tuple[str, bool]:
+    """The reason, and whether to ask again. ``ValueError`` if it is no answer."""
+    words = json.loads(payload)
+    if type(words) is not list or not 1 <= len(words) <= 2 or type(words[0]) is not str:
         raise ValueError("no answer")
-    return reason
+    return words[0], words[1:] == [True]

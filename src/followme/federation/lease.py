@@ -91,21 +91,24 @@ class Lease:
         """Whether we certainly hold it at this moment. Ask before each write and each answer."""
         return self._now() < self._until
 
-    async def acquire(self, hesitation: Callable[[], float] = lambda: 0.0) -> int:
+    async def acquire(
+        self, hesitation: Callable[[], float] = lambda: 0.0, above: Callable[[], int] = lambda: 0
+    ) -> int:
         """Wait until nobody else holds it, then take it; our epoch. Errors of the bucket only make it wait.
 
-        ``hesitation`` says how many seconds longer than others we wait now.
+        ``hesitation`` says how many seconds longer than others we wait now, ``above`` which epoch is over in any
+        case: one that switches know of, though the bucket has lost it.
         """
         pause = self._ttl_s / 8
         while True:
             try:
-                if await self._try(hesitation()):
+                if await self._try(hesitation(), above()):
                     return self._epoch
             except KvError as error:
                 log.debug("%s: %s", self._what, error)
             await asyncio.sleep(pause)
 
-    async def _try(self, hesitation: float) -> bool:
+    async def _try(self, hesitation: float, above: int) -> bool:
         entry = await self._kv.get(KEY)
         now = self._now()
         self.holder = holder = _holder(entry)
@@ -114,7 +117,7 @@ class Lease:
                 self._seen = entry.revision, now
             if now < self._seen[1] + holder.ttl_s + hesitation:
                 return False
-        epoch = max(self._epoch, holder.epoch if holder else 0) + 1
+        epoch = max(self._epoch, holder.epoch if holder else 0, above) + 1
         return await self._write(entry, epoch)
 
     async def _write(self, entry: Entry | None, epoch: int) -> bool:

@@ -143,10 +143,14 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class Holds:
     """Networks of the sender that another than home has told, with the version that they hold; 0: not any more,
-    for home had not answered in time."""
+    for home had not answered in time. ``mapping`` is what they were told: home sees that it has made it."""
 
-    identifier: IPv4Address
+    mapping: Mapping
     held: Mapped[str, int]
+
+    @property
+    def identifier(self) -> IPv4Address:
+        return self.mapping.card.identifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from followme.domain import NodeKind
 
 from . import records
 from .desk import Desk
-from .home import Home
+from .home import ATTACH, Home
 from .messages import (
     Aborted,
     Accepted,
@@ -27,12 +27,13 @@ from .messages import (
     Reserve,
     Reserved,
 )
-from .nouns import MAX_OLD, Place
+from .nouns import MAX_OLD, Card, Place
 from .records import HomeRecord, Move
-from .steps import Steps, with_place
+from .steps import TAKEN_BACK, Steps
 
 MAX_CLAIMS: Final = 8
 MAX_DENIALS: Final = 16
+"""Refused migrations of a node that one domain has not taken note of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,25 @@ class Moves:
         self._desk, self._home, self._registry = desk, home, desk.registry
         self._steps = Steps(desk, home)
 
+    def know(self, card: Card) -> None:
+        """A node that is at home here, wherever it is."""
+        if (record := self._home.know(card)) is not None:
+            self._steps.without_the_gone(int(card.identifier), record)
+
     def prepare(self, sender: str, order: Prepare) -> Answer:
         key, registry = int(order.identifier), self._registry
         record = self._home.records.get(key)
         if record is None or not record.known:
             return self._desk.refuse("nobody of that identifier is at home here")
-        if order.migration == record.done or any(denial[1] == order.migration for denial in record.denials):
+        if order.migration in (record.done.removeprefix(TAKEN_BACK), *[denial[1] for denial in record.denials]):
             return Accepted(record.mapping.version)  # a late copy
         if record.move is not None:
             if record.move.migration != order.migration or not record.move.prepared:
-                return self._desk.refuse("the node is being moved")
+                return self._desk.refuse(f"the node is being moved by {record.move.by}")
             return Accepted(record.move.version)
         mapping = record.mapping
+        if mapping.card.kind is not NodeKind.MACHINE:
+            return self._desk.refuse("only machines are carried")
         if not registry.owns(sender, mapping.here.network):
             return self._desk.refuse("the node is not in the sender's networks")
         if order.version < record.moved:
@@ -70,9 +78,12 @@ class Moves:
             return self._desk.refuse("no such network")
         if order.network == mapping.here.network:
             return self._desk.refuse("the node is there already")
-        if len(mapping.old) + 2 >= MAX_OLD or len(record.denials) >= MAX_DENIALS:
+        if len([denial for denial in record.denials if denial[0] == sender]) >= MAX_DENIALS:
             return self._desk.refuse("too much of earlier moves is under way")
-        self._steps.reserve(key, record, Move(order.migration, sender, order.network, 0))
+        if len(mapping.old) + 2 >= MAX_OLD and self._steps.known(record, order.network) is None:
+            self._home.advance(key, record)  # next time there may be room
+            return self._desk.refuse("too much of earlier moves is under way")
+        self._steps.begin(key, record, Move(order.migration, sender, order.network, 0))
         return Accepted(record.counter)
 
     def attach(self, sender: str, order: Attach) -> Answer:
@@ -82,20 +93,32 @@ class Moves:
             return self._desk.refuse("nobody of that identifier is at home here")
         objection = self._objection(record, sender, order)
         if objection is not None:
+            if objection.again:
+                self._home.advance(key, record)  # next time there may be room
             return self._desk.refuse(objection.reason, objection.again)
-        move, mapping = record.move, record.mapping
+        move = record.move
         if order.claim <= record.claims.get(sender, -1):
             return self._attached_before(record, order, sender)
         record.claims.pop(sender, None)
         record.claims[sender] = order.claim
+        self._home.undeny(record, sender)
         if len(record.claims) > MAX_CLAIMS:
             del record.claims[next(iter(record.claims))]
         self._home.records.put(key, record)
-        if move is not None and move.network == order.network:
+        if move is not None and move.prepared and _arrives(record, order):
+            if move.state != records.FLIPPED:
+                self._steps.flip(record, move)
+            self._steps.release(record, move)
+            self._steps.save(order.identifier, record)
+            return Accepted(record.mapping.version)
+        if move is not None and move.prepared:
+            self._steps.take_back(key, record, "the machine runs elsewhere")
+        elif move is not None and move.network == order.network:
             move.claim, move.migration = order.claim, _attach_id(order.claim)
             return Accepted(move.version)
-        if move is not None:
+        elif move is not None:
             self._steps.abandon(key, record)
+        mapping = record.mapping
         if mapping.here.network == order.network:
             self._home.advance(key, record)
         elif order.network == mapping.card.home:
@@ -103,19 +126,28 @@ class Moves:
             self._home.advance(key, record)
         else:
             move = Move(_attach_id(order.claim), sender, order.network, 0, claim=order.claim)
-            self._steps.reserve(key, record, move)
+            self._steps.begin(key, record, move)
             self._home.advance(key, record)
             return Accepted(record.counter)
         return Accepted(record.mapping.version)
 
-    def doubted(self, sender: str, order: Attach) -> Whereabouts | None:
-        """Who is to be asked before ``attach`` whether it has the node; ``None``: nobody, for the sender has it, or
-        the order is a copy, or is refused in any case."""
+    def doubted(self, sender: str, order: Attach) -> tuple[Whereabouts, ...]:
+        """Who is to be asked before ``attach`` whether it has the node: nobody if the sender has it, or the order
+        is a copy, or is refused in any case. A machine that is said to be neither where it was nor where it is
+        carried is asked for at both."""
         record = self._home.records.get(int(order.identifier))
         if record is None or self._objection(record, sender, order) or order.claim <= record.claims.get(sender, -1):
-            return None
-        owner = self._registry.owner_of_network(record.mapping.here.network)
-        return None if owner is None or owner == sender else Whereabouts(owner, record.mapping.card.kind)
+            return ()
+        mapping = record.mapping
+        places: tuple[Place | None, ...] = (mapping.leaving or mapping.here,)
+        if record.move is not None and record.move.prepared and not _arrives(record, order):
+            places = mapping.here, mapping.arriving, mapping.leaving
+        machine = mapping.card.kind is NodeKind.MACHINE
+        networks = [place.network for place in places if place is not None and place.network != order.network]
+        owners = dict.fromkeys(map(self._registry.owner_of_network, networks))
+        # A user who goes from network to network of one domain is seen there; machines do not go by themselves.
+        return tuple([Whereabouts(owner, mapping.card.kind) for owner in owners
+                      if owner is not None and (machine or owner != sender)])  # fmt: skip
 
     def _objection(self, record: HomeRecord, sender: str, order: Attach) -> Refused | None:
         """What speaks against it, wherever the node may be."""
@@ -127,9 +159,9 @@ class Moves:
             return Refused("another MAC address than the node's")
         if order.claim <= record.claims.get(sender, -1):
             return None  # a copy
-        if record.move is not None and record.move.prepared:
-            return Refused("the node is being moved")
-        if len(record.mapping.old) + 1 >= MAX_OLD or len(record.denials) >= MAX_DENIALS:
+        if order.network in (record.mapping.card.home, record.mapping.here.network):
+            return None
+        if len(record.mapping.old) + 1 >= MAX_OLD and self._steps.known(record, order.network) is None:
             return Refused("too much of earlier moves is under way", again=True)
         return None
 
@@ -157,14 +189,7 @@ class Moves:
             return refused or Accepted()
         if record.move.state != records.FLIPPED:
             self._steps.flip(record, record.move)  # its own order is late
-        mapping = record.mapping
-        old = with_place(mapping.old, mapping.leaving) if mapping.leaving else mapping.old
-        here = mapping.here
-        if here.network == mapping.card.home and here.locator != mapping.identifier:
-            # At home the node goes by its identifier alone again; the locator has only led packets in.
-            old, here = with_place(old, here), Place(here.network, mapping.identifier)
-        self._steps.over(record, record.move)
-        self._home.change(record, replace(mapping, here=here, leaving=None, old=old))
+        self._steps.release(record, record.move)
         self._steps.save(order.identifier, record)
         return Accepted(record.mapping.version)
 
@@ -264,5 +289,13 @@ class Moves:
 READY_OR_NOT: Final = (records.RESERVING, records.PREPARED, records.READY, records.FLIPPED)
 
 
+def _arrives(record: HomeRecord, order: Attach) -> bool:
+    """Whether it is said to be where a migration carries it, which its source has not lived to say."""
+    move = record.move
+    return move is not None and move.network == order.network and (
+        move.state == records.FLIPPED or record.mapping.arriving is not None
+    )
+
+
 def _attach_id(claim: int) -> str:
-    return f"attach {claim}"
+    return f"{ATTACH}{claim}"

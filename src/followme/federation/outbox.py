@@ -74,7 +74,9 @@ def _most(order: Order) -> int:
     match order:
         case Update(mapping, networks, _, told):
             names = 6 + len(networks) + len(told) + len(mapping.old)
-        case Told(_, told) | Holds(_, told):
+        case Holds(mapping, told):
+            names = 6 + len(told) + len(mapping.old)
+        case Told(_, told):
             names = len(told)
         case _:
             names = 6

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from followme.domain import Mac
+
 from .messages import Order
 from .nouns import Mapping, Place
 
@@ -66,14 +68,16 @@ class Attached:
     """The mapping says now that the node is in ``network``."""
 
     identifier: IPv4Address
+    mac: Mac
     network: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotAttached:
-    """The node that showed up in ``network`` gets no locator there."""
+    """The node that showed up in ``network`` gets no locator there; or who had its identifier was not the node."""
 
     identifier: IPv4Address
+    mac: Mac
     network: str
     reason: str
 

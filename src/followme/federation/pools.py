@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from followme.domain import Network
 
 from .registry import pool_bounds
+
+_GOLDEN: Final = 0.6180339887498949
+"""Multiples of it are spread evenly between whole numbers."""
 
 
 class _Pool:
@@ -17,6 +21,18 @@ class _Pool:
         """Never given, as far as is known, and below ``next``: from, and before. A pool may hold millions."""
         self.free: deque[int] = deque()
         self.given: set[int] = set()
+
+    def another(self) -> int | None:
+        """One that was not given in turn, or has come back; it may have been taken."""
+        if self.next < self.end:
+            self.next += 1
+            return self.next - 1
+        if self.holes:
+            locator, end = self.holes.popleft()
+            if locator + 1 < end:
+                self.holes.appendleft((locator + 1, end))
+            return locator
+        return self.free.popleft() if self.free else None
 
 
 class Pools:
@@ -31,25 +47,34 @@ class Pools:
 
     def restored(self) -> None:
         for pool in self._pools.values():
-            pool.next = max(pool.first, max(pool.given, default=0) + 1)
+            # One that lies above the pool was given before the config cut it: there is nothing between.
+            pool.next = max((one + 1 for one in pool.given if pool.first <= one < pool.end), default=pool.first)
             pool.holes = deque(_between(pool.first, pool.end, pool.given))
+
+    def begin_at(self, epoch: int) -> None:
+        """Pools of which nothing is known to be given begin at a place of this epoch's own: should records of an
+        earlier one be lost, what was given then is mostly elsewhere."""
+        for pool in self._pools.values():
+            if not pool.given:
+                pool.next = pool.first + int((epoch - 1) * _GOLDEN % 1.0 * (pool.end - pool.first))
+                pool.holes = deque([(pool.first, pool.next)] if pool.first < pool.next else [])
 
     def give(self, network: str) -> int | None:
         """One that nobody has; ``None`` if all are given."""
         pool = self._pools[network]
-        if pool.next < pool.end:
-            locator = pool.next
-            pool.next += 1
-        elif pool.holes:
-            locator, end = pool.holes.popleft()
-            if locator + 1 < end:
-                pool.holes.appendleft((locator + 1, end))
-        elif pool.free:
-            locator = pool.free.popleft()
-        else:
-            return None
+        while (locator := pool.another()) is not None:
+            if locator not in pool.given:
+                pool.given.add(locator)
+                return locator
+        return None
+
+    def take(self, network: str, locator: int) -> bool:
+        """Give just this one; whether nobody has it."""
+        pool = self._pools[network]
+        if locator in pool.given or not pool.first <= locator < pool.end:
+            return False
         pool.given.add(locator)
-        return locator
+        return True
 
     def back(self, network: str, locator: int) -> None:
         pool = self._pools.get(network)  # None: not ours any more

@@ -2,7 +2,7 @@
 
 At home that is asked of the own network, elsewhere of the domain where the node is (``Left``). Checks run side by
 side, and one that is under way serves all who wait for it. A user is let go by a domain that does not answer; a
-machine is not, as it moves by itself only when its host has lost it.
+machine is not, as it moves by itself only when its host has lost it. What is not known now is asked again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 from followme.domain import NodeKind
 
+from .edge_network import NotKnown
 from .federate import Federate
 from .messages import Accepted, Answer, Attach, Left, Order, Refused
 from .moves import Whereabouts
@@ -27,11 +28,11 @@ MAX_ASKED: Final = 4096
 
 PRESENT: Final = Refused("it still answers where it is")
 BUSY: Final = Refused("it is not known yet whether it still answers where it is", again=True)
-SILENT: Final = Refused("the domain where the machine is does not answer")
+SILENT: Final = Refused("the domain where the machine is does not answer", again=True)
 MOVED: Final = Refused("the node has moved meanwhile", again=True)
 
-Verdict = Answer | Whereabouts | None
-"""An answer that is final; or who has been asked, and does not have the node; ``None``: nobody was asked."""
+Verdict = Accepted | Refused | tuple[Whereabouts, ...]
+"""An answer that is final; or all who have been asked, and do not have the node."""
 
 
 def final(verdicts: Sequence[Verdict]) -> list[Answer] | None:
@@ -54,7 +55,7 @@ class Presence:
 
     async def look(self, sender: str, orders: Sequence[Order]) -> list[Verdict]:
         """Of each order, what is to be known before ``Federate`` has it."""
-        found: list[Verdict] = [None] * len(orders)
+        found: list[Verdict] = [()] * len(orders)
         asking = [index for index, order in enumerate(orders) if isinstance(order, Attach | Left)]
         if asking:
             verdicts = await asyncio.gather(*(self._of(sender, orders[index]) for index in asking))
@@ -66,7 +67,7 @@ class Presence:
         """``Federate``'s answer, unless the verdict is one, or is about where the node was before."""
         if isinstance(verdict, Accepted | Refused):
             return verdict
-        if isinstance(order, Attach) and self._federate.doubted(sender, order) not in (None, verdict):
+        if isinstance(order, Attach) and not {*self._federate.doubted(sender, order)} <= {*verdict}:
             return MOVED
         return self._federate.receive(sender, order, now)
 
@@ -77,24 +78,33 @@ class Presence:
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer)
 
+    async def has_left(self, domain: str, identifier: IPv4Address) -> bool:
+        """Whether another domain, which had the node, says so; not if it does not answer."""
+        return isinstance(await self._there(domain, identifier), Accepted)
+
     async def _of(self, sender: str, order: Order) -> Verdict:
         if isinstance(order, Left):
             return self._federate.may_ask(sender, order) or await self._here(order.identifier) or Accepted()
-        where = self._federate.doubted(sender, order) if isinstance(order, Attach) else None
-        if where is None:
-            return None
+        asked = self._federate.doubted(sender, order) if isinstance(order, Attach) else ()
+        answers = await asyncio.gather(*(self._at(where, order.identifier) for where in asked))
+        # That it is somewhere is more than that it is not known whether it is.
+        refused = sorted([answer for answer in answers if answer is not None], key=lambda one: one.again)
+        return refused[0] if refused else asked
+
+    async def _at(self, where: Whereabouts, identifier: IPv4Address) -> Refused | None:
+        """Why it cannot be elsewhere."""
         if where.domain == self._me:
-            return await self._here(order.identifier) or where
-        answer = await self._there(where.domain, order.identifier)
+            return await self._here(identifier)
+        answer = await self._there(where.domain, identifier)
         if isinstance(answer, Refused):
-            return BUSY if answer.again else PRESENT
-        if answer is None and where.kind is NodeKind.MACHINE:
-            return SILENT
-        return where
+            return answer
+        return SILENT if answer is None and where.kind is NodeKind.MACHINE else None
 
     async def _here(self, identifier: IPv4Address) -> Refused | None:
         try:
             here = await self._still_here(identifier)
+        except NotKnown as error:
+            return Refused(f"{BUSY.reason}: {error}", again=True)
         except Exception:  # a switch that is away, say: nothing is known
             log.exception("whether %s still answers", identifier)
             here = None

@@ -60,7 +60,7 @@ class HomeRecord:
     """The version before it went away: what was told up to then is forgotten."""
     move: Move | None = None
     done: str = ""
-    """The last migration that is over."""
+    """The last migration that is over, with a mark before it if it was taken back."""
     claims: dict[str, int] = field(default_factory=dict)
     denials: list[tuple[str, str, str]] = field(default_factory=list)
     """Domain, migration, reason: not yet accepted."""

@@ -24,13 +24,18 @@ Load = Callable[[str], bytes | None]
 
 class Table(Generic[R]):
     """Records by identifier (as a number), and their facts ``<prefix>/<identifier>``. Without ``load`` all octets
-    are kept."""
+    are kept. ``weigh`` is told by how many octets a record's fact has grown."""
 
     def __init__(
-        self, prefix: str, encode: Callable[[R], bytes], decode: Callable[[bytes], R], load: Load | None
-    ) -> None:
+        self, prefix: str, encode: Callable[[R], bytes], decode: Callable[[bytes], R], load: Load | None,
+        weigh: Callable[[int, int], None] = lambda identifier, octets: None,
+    ) -> None:  # fmt: skip
         self._prefix, self._encode, self._decode, self._load = prefix, encode, decode, load
-        self._octets: dict[int, bytes | None] = {}
+        self._weigh = weigh
+        self._octets: dict[int, bytes | int | None] = {}
+        """Those of its fact, or how many are in the store; ``None`` before it is there."""
+        self._numbers: dict[int, int] = {}
+        """Of octets: a million records have few different ones, which are kept once."""
         self._live: dict[int, R] = {}
         self._dirty: set[int] = set()
         self._ahead: dict[int, R] = {}
@@ -48,7 +53,11 @@ class Table(Generic[R]):
         return identifier in self._octets
 
     def restore(self, identifier: int, fact: bytes) -> None:
-        self._octets[identifier] = fact if self._load is None else None
+        self._octets[identifier] = self._kept(fact)
+        self._weigh(identifier, len(fact))
+
+    def _kept(self, fact: bytes) -> bytes | int:
+        return fact if self._load is None else self._numbers.setdefault(len(fact), len(fact))
 
     def get(self, identifier: int) -> R | None:
         """The record; who changes it must ``put`` it."""
@@ -63,9 +72,9 @@ class Table(Generic[R]):
         if record is not None or identifier not in self._octets:
             return record
         octets = self._octets[identifier]
-        if octets is None and self._load is not None:
+        if not isinstance(octets, bytes) and self._load is not None:
             octets = self._load(f"{self._prefix}/{identifier}")
-        if octets is None:
+        if not isinstance(octets, bytes):
             raise LookupError(f"fact {self._prefix}/{identifier} is not in the store any more")
         try:
             return self._decode(octets)
@@ -78,7 +87,7 @@ class Table(Generic[R]):
         self.aside += 1
         if self.aside <= MAX_LINES:
             log.error("record %s/%d is set aside: %s: %s", self._prefix, identifier, type(error).__name__, error)
-        self._octets.pop(identifier, None)
+        self._weigh(identifier, -_size(self._octets.pop(identifier, None)))
 
     def put(self, identifier: int, record: R, write: bool = True) -> None:
         """Keep it; written by the next ``flush``, unless it can be made again (``write``)."""
@@ -95,7 +104,7 @@ class Table(Generic[R]):
 
     def delete(self, identifier: int) -> None:
         if identifier in self._octets:
-            del self._octets[identifier]
+            self._weigh(identifier, -_size(self._octets.pop(identifier)))
             self._ahead.pop(identifier, None)
             self._live.pop(identifier, None)
             self._dirty.add(identifier)
@@ -107,10 +116,15 @@ class Table(Generic[R]):
             key = f"{self._prefix}/{identifier}"
             if identifier in self._octets:
                 octets = writes[key] = self._encode(self._live[identifier])
-                self._octets[identifier] = octets if self._load is None else None
+                self._weigh(identifier, len(octets) - _size(self._octets[identifier]))
+                self._octets[identifier] = self._kept(octets)
             else:
                 writes[key] = None
         self._dirty.clear()
         if len(self._live) > MAX_LIVE:
             self._live.clear()
             self._live.update(self._ahead)
+
+
+def _size(kept: bytes | int | None) -> int:
+    return len(kept) if isinstance(kept, bytes) else kept or 0

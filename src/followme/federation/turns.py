@@ -39,8 +39,8 @@ def unanswered(many: Iterable[Asked]) -> None:
             asked.answers.set_result(None)
 
 
-def unless(wrong: Mapping[IPv4Address, str], order: Order, answer: Answer) -> Answer:
-    """A mapping whose rules the switches do not have is not held yet: it must come again."""
-    if isinstance(order, Update) and order.identifier in wrong and not isinstance(answer, Refused):
-        return Refused(wrong[order.identifier], again=True)
+def unless(wrong: Mapping[IPv4Address, Refused], order: Order, answer: Answer) -> Answer:
+    """A mapping whose rules the switches do not have is not held, or not yet."""
+    if isinstance(order, Update) and not isinstance(answer, Refused):
+        return wrong.get(order.identifier, answer)
     return answer

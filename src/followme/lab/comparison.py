@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from followme.lab.document import MACHINE, USER
 from followme.lab.latency import TAIL_S, FirstPacket, MoveRun, Windows, first_packet, told_on_demand, watch_move
+from followme.lab.reporting import Say, Tick, draw_pings, ms
 from followme.lab.stage import Stage
 from followme.migration.mover import Result
-
-Say = Callable[[str], None]
-Tick = Callable[[float | None], None]
+from followme.system.picture import picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,9 @@ class Comparison:
         back = run.back_near_s
         return {
             "plane": self.plane,
-            "rtt_before_ms": _ms(run.before_s),
-            "rtt_after_ms": _ms(run.after_s),
-            "rtt_without_following_ms": _ms(self.without.after_s),
+            "rtt_before_ms": ms(run.before_s),
+            "rtt_after_ms": ms(run.after_s),
+            "rtt_without_following_ms": ms(self.without.after_s),
             "near_again_after_s": None if back is None else round(back, 3),
             "pings_sent": sent,
             "pings_lost": lost,
@@ -55,25 +53,21 @@ class Comparison:
             "pings_twice": run.duplicates,
             "tcp_session_survived": run.tcp.alive and run.tcp.intact,
             "tcp_bytes_echoed": run.tcp.received_bytes,
-            "longest_stall_ms": _ms(run.migration_stall_s),
-            "handover_stall_ms": _ms(run.handover_stall_s),
-            "machine_pause_ms": _ms(result.pause_s),
+            "longest_stall_ms": ms(run.migration_stall_s),
+            "handover_stall_ms": ms(run.handover_stall_s),
+            "machine_pause_ms": ms(result.pause_s),
             "migration_s": round(result.total_s, 3),
             "migrated_bytes": result.bytes,
             "migration_mode": result.mode,
-            "first_packet_ms": _ms(self.first.median_s),
-            "first_packet_over_path_ms": _ms(self.first.over_path_s),
-            "first_packet_ever_ms": _ms(self.first.ever_s),
-            "first_packet_of_untold_peer_ms": _ms(self.on_demand[0]),
-            "first_packet_of_untold_peer_over_path_ms": _ms(self.on_demand[0] - self.on_demand[1]),
+            "first_packet_ms": ms(self.first.median_s),
+            "first_packet_over_path_ms": ms(self.first.over_path_s),
+            "first_packet_ever_ms": ms(self.first.ever_s),
+            "first_packet_of_untold_peer_ms": ms(self.on_demand[0]),
+            "first_packet_of_untold_peer_over_path_ms": ms(self.on_demand[0] - self.on_demand[1]),
             **self.rules,
             "delay_line": self.delay_kind,
             "acceleration": self.accel,
         }
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)
 
 
 async def compare(scenario: Stage, windows: Windows, say: Say, tick: Tick | None = None) -> Comparison:
@@ -82,7 +76,7 @@ async def compare(scenario: Stage, windows: Windows, say: Say, tick: Tick | None
     say(f"{USER} joins wlan1")
     await scenario.move_client("wlan1")
     first = await first_packet(scenario)
-    say(f"first packet of a new flow: {_ms(first.median_s)} ms, the path itself {_ms(first.path_s)} ms")
+    say(f"first packet of a new flow: {ms(first.median_s)} ms, the path itself {ms(first.path_s)} ms")
     say("--- without following (policy never)")
     scenario.use_policy("never", {})
     without = await watch_move(scenario, "wlan2", windows, tick)
@@ -107,36 +101,23 @@ async def compare(scenario: Stage, windows: Windows, say: Say, tick: Tick | None
 
 def plot(comparison: Comparison, path: Path) -> None:
     """Ping latency over time from the move, for both cases, on a logarithmic scale."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
-    for run, label, colour in (
-        (comparison.without, "without following", "tab:red"),
-        (comparison.following, "with following", "tab:blue"),
-    ):
-        answered = [(ping.sent_s - run.moved_at, ping.rtt_s * 1e3) for ping in run.pings if ping.rtt_s is not None]
-        axes.plot(*zip(*answered, strict=True), ".", markersize=2.5, color=colour, label=label)
-        lost = [ping.sent_s - run.moved_at for ping in run.pings if ping.rtt_s is None]
-        if lost:
-            mark = f"lost, {label} ({len(lost)})"
-            axes.plot(lost, [200.0] * len(lost), "x", color=colour, markersize=5, label=mark)
-    migration = comparison.following.migration
-    if migration:
-        begin, end = (at - comparison.following.moved_at for at in migration)
-        axes.axvspan(begin, end, color="tab:blue", alpha=0.12, label="the machine is carried")
-    axes.axvline(0.0, color="black", linewidth=0.8, linestyle="--")
-    axes.annotate("the user moves", (0.0, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -12),
-                  textcoords="offset points", fontsize=8)  # fmt: skip
-    axes.set_yscale("log")
-    axes.set_ylim(0.5, 300.0)
-    axes.set_xlabel("seconds after the user's move")
-    axes.set_ylabel("round trip of a ping, ms")
-    axes.set_title("Ping latency between a mobile user and its machine")
-    axes.grid(True, which="both", alpha=0.25)
-    axes.legend(loc="upper left", fontsize=8, markerscale=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with picture(path, (9, 4.5)) as (axes,):
+        for run, label, colour in (
+            (comparison.without, "without following", "tab:red"),
+            (comparison.following, "with following", "tab:blue"),
+        ):
+            draw_pings(axes, run.pings, run.moved_at, 200.0, label, colour)
+        migration = comparison.following.migration
+        if migration:
+            begin, end = (at - comparison.following.moved_at for at in migration)
+            axes.axvspan(begin, end, color="tab:blue", alpha=0.12, label="the machine is carried")
+        axes.axvline(0.0, color="black", linewidth=0.8, linestyle="--")
+        axes.annotate("the user moves", (0.0, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -12),
+                      textcoords="offset points", fontsize=8)  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_ylim(0.5, 300.0)
+        axes.set_xlabel("seconds after the user's move")
+        axes.set_ylabel("round trip of a ping, ms")
+        axes.set_title("Ping latency between a mobile user and its machine")
+        axes.grid(True, which="both", alpha=0.25)
+        axes.legend(loc="upper left", fontsize=8, markerscale=2)

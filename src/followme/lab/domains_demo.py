@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from followme.lab import domains_plan
 from followme.lab.domains_scenario import BusRequests, DomainsScenario
 from followme.lab.domains_sessions import Peers, Session
 from followme.lab.outage import outage
+from followme.lab.reporting import Say, draw_pings, ms
+from followme.system.picture import picture
 
-Say = Callable[[str], None]
 GIVEN_BACK_S = 60.0
 """How long old ways may be in use, and with them the last locators."""
 
@@ -77,8 +77,8 @@ class Journey:
             "tcp_bytes_echoed": sum(one.received_bytes for _, one in reports.values()),
             "sessions": {
                 name: {
-                    "alive": one.alive, "intact": one.intact, "opened_ms": _ms(session.opened_s),
-                    "longest_stall_ms": _ms(one.longest_stall_s), "error": one.error,
+                    "alive": one.alive, "intact": one.intact, "opened_ms": ms(session.opened_s),
+                    "longest_stall_ms": ms(one.longest_stall_s), "error": one.error,
                 }
                 for name, (session, one) in reports.items()
             },
@@ -96,21 +96,17 @@ def _move(move: Move) -> dict[str, Any]:
         "from": move.source,
         "to": move.target,
         "seconds": round(move.end - move.begin, 3),
-        "machine_pause_ms": _ms(float(move.figures.get("pause_s", 0.0))),
-        "held_ms": _ms(float(move.figures.get("held_s", 0.0))),
+        "machine_pause_ms": ms(float(move.figures.get("pause_s", 0.0))),
+        "held_ms": ms(float(move.figures.get("held_s", 0.0))),
         "migrated_bytes": move.figures.get("bytes"),
         "pings_sent": move.sent,
         "pings_lost": move.lost,
-        "downtime_ms": {network: _ms(seconds) for network, seconds in move.outages.items()},
-        "longest_stall_ms": _ms(move.stall_s),
+        "downtime_ms": {network: ms(seconds) for network, seconds in move.outages.items()},
+        "longest_stall_ms": ms(move.stall_s),
         "bus_frames_between_domains": move.requests.between_domains,
         "bus_requests_of_hosts": move.requests.hosts,
         "rules": move.rules,
     }  # fmt: skip
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)
 
 
 async def travel(scenario: DomainsScenario, pace: Pace, say: Say) -> Journey:
@@ -174,7 +170,7 @@ async def _go(scenario: DomainsScenario, source: str, target: str, say: Say) -> 
     begin = time.monotonic()
     figures = await scenario.carry(target)
     end = time.monotonic()
-    pause = _ms(float(figures.get("pause_s", 0.0)))
+    pause = ms(float(figures.get("pause_s", 0.0)))
     say(f"the machine is at {target}; it stood still for {pause} ms")
     return Move(source, target, begin, end, figures, before, {})
 
@@ -196,42 +192,30 @@ def _measure(move: Move, peers: Peers, until: float) -> None:
 
 
 def _opened(session: Session) -> str:
-    return f"session: {session.name}, in {_ms(session.opened_s)} ms"
+    return f"session: {session.name}, in {ms(session.opened_s)} ms"
 
 
 def _told(move: Move) -> str:
     rules = ", ".join(f"{network} {count}" for network, count in move.rules.items())
     return (f"{move.source} -> {move.target}: {move.lost} of {move.sent} pings lost, longest stall "
-            f"{_ms(move.stall_s)} ms; bus: {move.requests.between_domains} frames between domains, "
+            f"{ms(move.stall_s)} ms; bus: {move.requests.between_domains} frames between domains, "
             f"{move.requests.hosts} requests of hosts; rules: {rules}")  # fmt: skip
 
 
 def plot(journey: Journey, path: Path) -> None:
     """Each network's round trip over time, and when the machine was carried."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
-    start = journey.moves[0].begin
-    for network, pinger in journey.peers.pingers.items():
-        answered = [(ping.sent_s - start, ping.rtt_s * 1e3) for ping in pinger.pings if ping.rtt_s is not None]
-        axes.plot(*zip(*answered, strict=True), ".", markersize=2, label=f"from {network}")
-        lost = [ping.sent_s - start for ping in pinger.pings if ping.rtt_s is None]
-        if lost:
-            axes.plot(lost, [500.0] * len(lost), "x", color="black", markersize=5)
-    for move in journey.moves:
-        axes.axvspan(move.begin - start, move.end - start, color="tab:blue", alpha=0.12)
-        label, at = f"{move.source} -> {move.target}", (move.begin - start, 1.0)
-        axes.annotate(label, at, xycoords=("data", "axes fraction"), xytext=(2, -12), textcoords="offset points",
-                      fontsize=8)  # fmt: skip
-    axes.set_yscale("log")
-    axes.set_xlabel("seconds after the first order")
-    axes.set_ylabel("round trip of a ping, ms")
-    axes.set_title("A machine that is carried from domain to domain, seen from each of them")
-    axes.grid(True, which="both", alpha=0.25)
-    axes.legend(loc="lower right", fontsize=8, markerscale=3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with picture(path, (9, 4.5)) as (axes,):
+        start = journey.moves[0].begin
+        for network, pinger in journey.peers.pingers.items():
+            draw_pings(axes, pinger.pings, start, 500.0, f"from {network}")
+        for move in journey.moves:
+            axes.axvspan(move.begin - start, move.end - start, color="tab:blue", alpha=0.12)
+            label, at = f"{move.source} -> {move.target}", (move.begin - start, 1.0)
+            axes.annotate(label, at, xycoords=("data", "axes fraction"), xytext=(2, -12),
+                          textcoords="offset points", fontsize=8)  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xlabel("seconds after the first order")
+        axes.set_ylabel("round trip of a ping, ms")
+        axes.set_title("A machine that is carried from domain to domain, seen from each of them")
+        axes.grid(True, which="both", alpha=0.25)
+        axes.legend(loc="lower right", fontsize=8, markerscale=2)

@@ -104,6 +104,7 @@ def management_address(number: int) -> IPv4Interface:
 
 
 def bus_address() -> IPv4Interface:
+    """Of the NATS server, in the management network."""
     return IPv4Interface(f"{_MANAGEMENT[250]}/{_MANAGEMENT.prefixlen}")
 
 

@@ -126,6 +126,7 @@ class Peers:
         self._sniffers[network] = await self._exit.enter_async_context(Sniffer(host))
 
     async def ping(self, network: str) -> None:
+        """From now on, from that network's host (``pingers``)."""
         pinger = Pinger(self.hosts[network][0].namespace, self.machine)
         self.pingers[network] = await self._exit.enter_async_context(pinger)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from followme.controllers.events import Happening
 from followme.lab.meter import Meter
 from followme.lab.pinger import Ping, Pinger
+from followme.lab.reporting import Tick
 from followme.lab.stage import Stage
 from followme.lab.tcpmeter import TcpReport
 from followme.migration.mover import Result
@@ -67,6 +68,7 @@ class MoveRun:
 
     @property
     def before_s(self) -> float:
+        """The median round trip before the user moves."""
         return median(self.rtts(self.started_at + 0.5, self.moved_at))
 
     @property
@@ -76,6 +78,7 @@ class MoveRun:
         return median(self.rtts(end - 2.0, end + 1.0))
 
     def sent_and_lost(self, begin: float, end: float) -> tuple[int, int]:
+        """How many pings were sent in between, and how many of these nothing came back of."""
         window = [ping for ping in self.pings if begin <= ping.sent_s < end]
         return len(window), sum(ping.rtt_s is None for ping in window)
 
@@ -106,6 +109,7 @@ class FirstPacket:
 
     @property
     def over_path_s(self) -> float:
+        """What a flow's first packet takes longer than the next."""
         return self.median_s - self.path_s
 
 
@@ -147,9 +151,7 @@ async def told_on_demand(scenario: Stage) -> tuple[float, float]:
     return first, median(ping.rtt_s for ping in pinger.pings[20:] if ping.rtt_s is not None)
 
 
-async def watch_move(
-    scenario: Stage, target: str, windows: Windows, tick: Callable[[float | None], None] | None = None
-) -> MoveRun:
+async def watch_move(scenario: Stage, target: str, windows: Windows, tick: Tick | None = None) -> MoveRun:
     """Watch the user go to access network ``target``; its machine follows if the policy says so.
 
     ``tick`` gets the last round trip (seconds or None) ten times a second.

@@ -19,9 +19,7 @@ from followme.lab.lisp_plan import LispLabConfig
 from followme.lab.lisp_scenario import LispScenario
 from followme.lab.lisp_watch import PROBE_EVERY_S, watched
 from followme.lab.outage import Line, fit
-
-Say = Callable[[str], None]
-Step = Callable[[], None]
+from followme.lab.reporting import Say, Step, ms
 
 MODES = ("paper", "live")
 DIRECTIONS = {"target": ("dc1", "dc2"), "source": ("dc2", "dc1")}
@@ -145,20 +143,20 @@ class Downtimes:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "link_bit_s": LINK_BIT_S, "rtt_between_data_centres_ms": _ms(BETWEEN_S), "rtt_user_ms": _ms(USER_S),
-            "probe_every_ms": _ms(PROBE_EVERY_S), "memory_mib": MEMORY_MIB,
+            "link_bit_s": LINK_BIT_S, "rtt_between_data_centres_ms": ms(BETWEEN_S), "rtt_user_ms": ms(USER_S),
+            "probe_every_ms": ms(PROBE_EVERY_S), "memory_mib": MEMORY_MIB,
             "delay_line": self.delay_kind, "acceleration": self.accel,
             "cases": [
-                {"case": one.name, "rtt_controller_fixed_ms": _ms(one.dc1_s),
-                 "paper_rtt_controller_target_ms": _ms(one.paper_dc2_s)}
+                {"case": one.name, "rtt_controller_fixed_ms": ms(one.dc1_s),
+                 "paper_rtt_controller_target_ms": ms(one.paper_dc2_s)}
                 for one in self.cases
             ],
             "samples": [
                 {"case": one.case, "mode": one.mode, "varied": one.varied,
-                 "rtt_controller_varied_ms": _ms(one.varied_s), "rtt_controller_fixed_ms": _ms(one.fixed_s),
-                 "downtime_ms": _ms(one.downtime_s), "machine_pause_ms": _ms(one.pause_s),
-                 "guest_cold_ms": _ms(one.guest_cold_s), "network_ms": _ms(network(one)),
-                 "last_answer_before_stop_ms": _ms(one.silent_s),
+                 "rtt_controller_varied_ms": ms(one.varied_s), "rtt_controller_fixed_ms": ms(one.fixed_s),
+                 "downtime_ms": ms(one.downtime_s), "machine_pause_ms": ms(one.pause_s),
+                 "guest_cold_ms": ms(one.guest_cold_s), "network_ms": ms(network(one)),
+                 "last_answer_before_stop_ms": ms(one.silent_s),
                  "migration_s": round(one.migration_s, 3), "migrated_bytes": one.bytes,
                  "probes_sent": one.probes, "probes_lost": one.lost}
                 for one in self.samples
@@ -166,7 +164,7 @@ class Downtimes:
             "lines": [
                 {"case": case.name, "mode": mode, "varied": varied, "of": of, "slope": round(line.slope, 4),
                  "slope_error": round(line.slope_error, 4), "slope_doubt": round(line.doubt, 4),
-                 "intercept_ms": _ms(line.intercept), "points": line.points, "flat": line.flat}
+                 "intercept_ms": ms(line.intercept), "points": line.points, "flat": line.flat}
                 for case, mode, varied in self.series()
                 for of, part in PARTS.items()
                 for line in [self.line(case.name, mode, varied, part)]
@@ -245,10 +243,6 @@ async def measure(sweep: Sweep, say: Say, step: Step) -> Downtimes:
                 f"answer {one.guest_cold_s * 1e3:.1f} ms, the rest {network(one) * 1e3:.1f} ms, "
                 f"{one.lost} of {one.probes} probes lost")  # fmt: skip
     return Downtimes(found, accel, delays)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)
 
 
 def _slope(line: Line) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from followme.lab.lisp_downtime import Case, Downtimes, Part, added, downtime, network
 from followme.lab.lisp_rtt import RoundTrips
 from followme.lab.lisp_sizes import LINK_BIT_S, PAYLOAD, Sizes
+from followme.lab.reporting import draw_pings
+from followme.system.picture import picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,21 +21,16 @@ NAMES = {"paper": "the papers' order", "live": "our order"}
 
 def plot_round_trips(found: RoundTrips, path: Path) -> None:
     """Round trip over time from the user's move, one panel for each order, with the migration's window."""
-    figure, panels = _figure(len(found.runs), 1, (9, 6.5))
-    for axes, (mode, run) in zip(panels, found.runs, strict=True):
-        answered = [(one.sent_s - run.moved_at, one.rtt_s * 1e3) for one in run.pings if one.rtt_s is not None]
-        axes.plot(*zip(*answered, strict=True), ".", markersize=2.0, color=COLOURS[mode], label="ping")
-        lost = [one.sent_s - run.moved_at for one in run.pings if one.rtt_s is None]
-        if lost:
-            axes.plot(lost, [400.0] * len(lost), "x", color="black", markersize=5, label=f"lost ({len(lost)})")
-        if run.migration:
-            begin, end = (at - run.moved_at for at in run.migration)
-            axes.axvspan(begin, end, color="grey", alpha=0.15, label=f"migration, {end - begin:.1f} s")
-        axes.axvline(0.0, color="black", linewidth=0.8, linestyle="--")
-        axes.set_yscale("log")
-        axes.set_ylim(1.0, 600.0)
-        _dress(axes, NAMES[mode], "seconds after the user's move", "round trip, ms")
-    _save(figure, path)
+    with picture(path, (9, 6.5), len(found.runs)) as panels:
+        for axes, (mode, run) in zip(panels, found.runs, strict=True):
+            draw_pings(axes, run.pings, run.moved_at, 400.0, "ping", COLOURS[mode])
+            if run.migration:
+                begin, end = (at - run.moved_at for at in run.migration)
+                axes.axvspan(begin, end, color="grey", alpha=0.15, label=f"migration, {end - begin:.1f} s")
+            axes.axvline(0.0, color="black", linewidth=0.8, linestyle="--")
+            axes.set_yscale("log")
+            axes.set_ylim(1.0, 600.0)
+            _dress(axes, NAMES[mode], "seconds after the user's move", "round trip, ms")
 
 
 def plot_downtimes(found: Downtimes, path: Path) -> None:
@@ -41,15 +38,14 @@ def plot_downtimes(found: Downtimes, path: Path) -> None:
     is not its own first answer either; each migration, the medians, and the fitted lines."""
     parts = {"Downtime of a migration": downtime, "Downtime less the machine's own pause": added,
              "Downtime less pause and guest's cold start": network}  # fmt: skip
-    figure, panels = _figure(1, len(parts), (18, 5))
-    for axes, (title, part) in zip(panels, parts.items(), strict=True):
-        for case, mode, varied in found.series():
-            if varied == "target":
-                _downtimes(axes, found, case, mode, varied, part)
-        # Room for the legend above all points.
-        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.4 * axes.get_ylim()[1])
-        _dress(axes, title, "round trip controller - target, ms", "ms")
-    _save(figure, path)
+    with picture(path, (18, 5), 1, len(parts)) as panels:
+        for axes, (title, part) in zip(panels, parts.items(), strict=True):
+            for case, mode, varied in found.series():
+                if varied == "target":
+                    _downtimes(axes, found, case, mode, varied, part)
+            # Room for the legend above all points.
+            axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.4 * axes.get_ylim()[1])
+            _dress(axes, title, "round trip controller - target, ms", "ms")
 
 
 def _downtimes(axes: Axes, found: Downtimes, case: Case, mode: str, varied: str, part: Part) -> None:
@@ -73,38 +69,18 @@ def _downtimes(axes: Axes, found: Downtimes, case: Case, mode: str, varied: str,
 
 def plot_sizes(found: Sizes, path: Path) -> None:
     """Seconds against bytes of each migration, beside the link's own limit."""
-    figure, (axes,) = _figure(1, 1, (7, 4.5))
-    for busy, marker in ((False, "o"), (True, "s")):
-        mine = [one for one in found.carried if bool(one.dirtying_bytes_s) is busy]
-        axes.plot([one.bytes / 1e6 for one in mine], [one.transfer_s for one in mine], marker, mfc="none",
-                  label="the machine writes to its memory" if busy else "idle machine")  # fmt: skip
-    most = 1.1 * max(one.bytes for one in found.carried)
-    limit = most * 8 / LINK_BIT_S / PAYLOAD
-    axes.plot((0.0, most / 1e6), (0.0, limit), "-", color="black", linewidth=0.8, label="the link's own limit")
-    _dress(axes, f"Migrations over {LINK_BIT_S / 1e6:g} Mbit/s", "MB carried", "seconds")
-    _save(figure, path)
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Axes]]:
-    # Imported here: matplotlib takes half a second that other commands need not spend.
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    return figure, list(panels.flat)
+    with picture(path, (7, 4.5)) as (axes,):
+        for busy, marker in ((False, "o"), (True, "s")):
+            mine = [one for one in found.carried if bool(one.dirtying_bytes_s) is busy]
+            axes.plot([one.bytes / 1e6 for one in mine], [one.transfer_s for one in mine], marker, mfc="none",
+                      label="the machine writes to its memory" if busy else "idle machine")  # fmt: skip
+        most = 1.1 * max(one.bytes for one in found.carried)
+        limit = most * 8 / LINK_BIT_S / PAYLOAD
+        axes.plot((0.0, most / 1e6), (0.0, limit), "-", color="black", linewidth=0.8, label="the link's own limit")
+        _dress(axes, f"Migrations over {LINK_BIT_S / 1e6:g} Mbit/s", "MB carried", "seconds")
 
 
 def _dress(axes: Axes, title: str, across: str, up: str) -> None:
     axes.set(title=title, xlabel=across, ylabel=up)
     axes.grid(True, which="both", alpha=0.25)
     axes.legend(fontsize=8)
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)

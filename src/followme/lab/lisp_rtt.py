@@ -8,7 +8,7 @@ papers' order, so that both orders are in one picture. Round trips are the paper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
@@ -19,10 +19,8 @@ from followme.lab.lisp_plan import LispLabConfig
 from followme.lab.lisp_scenario import LispScenario
 from followme.lab.lisp_watch import EARLY_S, stops, tap_watch
 from followme.lab.outage import Outage, outage
+from followme.lab.reporting import Say, Tick, ms
 from followme.lab.tapwatch import FirstAnswer, first_answer
-
-Say = Callable[[str], None]
-Tick = Callable[[float | None], None]
 
 LINK_BIT_S = 100_000_000
 BETWEEN_S, SOURCE_S, TARGET_S = 0.010, 0.001, 0.010
@@ -48,21 +46,21 @@ class RoundTrips:
         begin, end = run.migration
         seen = unreached(run)
         return {
-            "rtt_before_ms": _ms(run.before_s),
-            "rtt_while_carried_ms": _ms(carried_rtt(run)),
-            "rtt_after_ms": _ms(run.after_s),
+            "rtt_before_ms": ms(run.before_s),
+            "rtt_while_carried_ms": ms(carried_rtt(run)),
+            "rtt_after_ms": ms(run.after_s),
             "migration_begins_s": round(begin - run.moved_at, 3),
             "migration_ends_s": round(end - run.moved_at, 3),
             "near_again_after_s": None if run.back_near_s is None else round(run.back_near_s, 3),
             "migration_s": round(run.result.total_s, 3),
             "migrated_bytes": run.result.bytes,
-            "machine_pause_ms": _ms(run.result.pause_s),
-            "guest_cold_ms": _ms(answer.cold_s),
-            "downtime_ms": _ms(seen.downtime_s),
+            "machine_pause_ms": ms(run.result.pause_s),
+            "guest_cold_ms": ms(answer.cold_s),
+            "downtime_ms": ms(seen.downtime_s),
             "pings_sent": seen.sent,
             "pings_lost": seen.lost,
             "tcp_session_survived": run.tcp.alive and run.tcp.intact,
-            "longest_stall_ms": _ms(run.migration_stall_s),
+            "longest_stall_ms": ms(run.migration_stall_s),
         }
 
     def _figures(self) -> list[dict[str, Any]]:
@@ -70,16 +68,16 @@ class RoundTrips:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "rtt_between_data_centres_ms": _ms(BETWEEN_S), "rtt_controller_source_ms": _ms(SOURCE_S),
-            "rtt_controller_target_ms": _ms(TARGET_S), "link_bit_s": LINK_BIT_S,
+            "rtt_between_data_centres_ms": ms(BETWEEN_S), "rtt_controller_source_ms": ms(SOURCE_S),
+            "rtt_controller_target_ms": ms(TARGET_S), "link_bit_s": LINK_BIT_S,
             "paper": {
-                "rtt_before_ms": _ms(NEAR_S), "rtt_while_carried_ms": _ms(FAR_S), "rtt_after_ms": _ms(AFTER_S),
-                "downtime_ms": _ms(PAPER_DOWNTIME_S),
+                "rtt_before_ms": ms(NEAR_S), "rtt_while_carried_ms": ms(FAR_S), "rtt_after_ms": ms(AFTER_S),
+                "downtime_ms": ms(PAPER_DOWNTIME_S),
             },
             **dict(zip((mode for mode, _ in self.runs), self._figures(), strict=True)),
             "delay_line": self.delay_kind, "acceleration": self.accel,
             "pings": {
-                mode: [[round(ping.sent_s - run.moved_at, 4), None if ping.rtt_s is None else _ms(ping.rtt_s)]
+                mode: [[round(ping.sent_s - run.moved_at, 4), None if ping.rtt_s is None else ms(ping.rtt_s)]
                        for ping in run.pings]
                 for mode, run in self.runs
             },
@@ -147,7 +145,3 @@ async def measure(scenario: LispScenario, windows: Windows, say: Say, tick: Tick
         runs.append((mode, run))
         answers.append(first_answer(came.frames, run.result.resumed_at))
     return RoundTrips(runs, answers, scenario.accel, scenario.delay_kind)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)

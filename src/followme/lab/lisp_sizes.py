@@ -4,7 +4,7 @@ IV: "the bandwidth required to migrate a VM" and "the migration duration"; 100 M
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,9 +14,7 @@ from followme.lab.document import MACHINE
 from followme.lab.lisp_document import LispScenarioConfig
 from followme.lab.lisp_plan import LispLabConfig
 from followme.lab.lisp_scenario import LispScenario
-
-Say = Callable[[str], None]
-Step = Callable[[], None]
+from followme.lab.reporting import Say, Step, ms
 
 LINK_BIT_S = 100_000_000
 BETWEEN_S = 0.010
@@ -89,7 +87,7 @@ class Sizes:
                  "migrated_bytes": one.bytes, "transfer_s": round(one.transfer_s, 3),
                  "migration_s": round(one.migration_s, 3),
                  "link_share": round(one.link_share, 4), "link_share_whole": round(one.whole_share, 4),
-                 "machine_pause_ms": round(one.pause_s * 1e3, 3), "passes": one.passes}
+                 "machine_pause_ms": ms(one.pause_s), "passes": one.passes}
                 for one in self.carried
             ],
         }  # fmt: skip
@@ -102,6 +100,7 @@ def plan(quick: bool) -> list[tuple[int, int]]:
 
 
 def rounds_of(quick: bool) -> int:
+    """Migrations of each machine."""
     return 1 if quick else 4
 
 

@@ -43,6 +43,7 @@ class Watched:
 
     @property
     def added_s(self) -> float:
+        """What the user waited longer than the machine stood still; below 0 where the new path is shorter."""
         return self.seen.downtime_s - self.result.pause_s
 
 

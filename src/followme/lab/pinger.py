@@ -148,6 +148,7 @@ class Pinger:
 
 
 def received_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """When the kernel received it (Unix clock, nanoseconds), as ``recvmsg`` says; now, if it does not."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,7 @@ from followme.federation.nats import NatsBus
 from followme.federation.nats_accounts import Member, generate_logins
 from followme.federation.nats_connection import NatsAccess
 from followme.lab.ovs import OpenVSwitch
+from followme.lab.reporting import Say
 from followme.lab.roles_domains import MACHINE_PORT, OpenBus, Realm, host, realms, until
 from followme.lab.roles_tally import Sent, entries, orders_of
 from followme.lab.rundir import Run, sweep
@@ -41,8 +42,6 @@ MACHINE = "vm"
 FIRST_TCP_PORT = 6700
 DOMAIN_BYTES = 8 << 20
 _STILL_S = 0.1
-
-Say = Callable[[str], None]
 
 
 def missing(switches: bool = True) -> list[str]:

@@ -24,6 +24,7 @@ from followme.domain import NO_DATAPATH, Mac, Network, Node, NodeKind, Placement
 from followme.federation.bus import Bus
 from followme.federation.engine import Engine
 from followme.federation.federate import Federate
+from followme.federation.messages import Refused
 from followme.federation.outputs import Effect
 from followme.federation.registry import Domain, Registry
 from followme.federation.signing import Ed25519Signer, generate_key
@@ -53,7 +54,8 @@ class Realm:
         networks = {one.name: one if one.name == network.name else replace(one, datapath=NO_DATAPATH)
                     for one in registry.networks.values()}  # fmt: skip
         self.redirect = SharedRedirect(networks, self.ledger, self.southbound, self.store,
-                                       {network.name: MACHINE_PORT}, self._tell, self._known)  # fmt: skip
+                                       {network.name: MACHINE_PORT}, self._tell, self._known,
+                                       lambda node: self.engine.forget(node.identifier))  # fmt: skip
         self.federate = Federate(registry, signer)
         self.engine = Engine(self.federate, bus, self.store, self)
         self.switched = False
@@ -97,14 +99,14 @@ class Realm:
 
     # The engine's network
 
-    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
+    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, Refused]:
         failed = {}
         touched: set[int] = set()
         for identifier in identifiers:
             try:
                 touched |= self.redirect.show(identifier, self.federate.view(identifier))[1]
             except SwitchError as error:
-                failed[identifier] = str(error)
+                failed[identifier] = Refused(str(error), again=True)
         if self.switched:
             await self.southbound.barrier(touched, CONFIRM_S)
         return failed

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from followme.analysis.messages import MessageCurves
 from followme.analysis.rules import RuleCurves
 from followme.lab.roles_counts import Counts
+from followme.system.picture import picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,18 +50,8 @@ def plot_messages(curves: MessageCurves, counts: Counts, path: Path) -> None:
 
 
 def _figure(path: Path, title: str, unit: str, draw: Callable[[Axes], None]) -> None:
-    # Imported here: matplotlib takes half a second that other commands need not spend.
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-
-    draw(axes)
-    axes.set(title=title, xlabel="nodes at home, abroad, and correspondent networks (each)", ylabel=unit)
-    axes.grid(True, alpha=0.25)
-    axes.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with picture(path, (7, 4.5)) as (axes,):
+        draw(axes)
+        axes.set(title=title, xlabel="nodes at home, abroad, and correspondent networks (each)", ylabel=unit)
+        axes.grid(True, alpha=0.25)
+        axes.legend(fontsize=8)

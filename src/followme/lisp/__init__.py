@@ -17,6 +17,7 @@ from .address import (
     EidPrefix,
     Lcaf,
     LcafEid,
+    is_rloc,
 )
 from .authentication import HMAC_SHA_1_96, HMAC_SHA_256_128, sign, verify
 from .dataheader import DATA_HEADER_SIZE, DATA_PORT, DataHeader, NextProtocol, decode_data_header
@@ -66,6 +67,7 @@ __all__ = [
     "UnknownMessage",
     "decode",
     "decode_data_header",
+    "is_rloc",
     "map_reply_fast",
     "negative_map_reply",
     "parse_map_request_fast",

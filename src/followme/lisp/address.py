@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from .errors import LispError, need, within
 
@@ -118,6 +118,18 @@ class LcafEid:
 Address = IPv4Address | IPv6Address | Lcaf | None
 """What a locator can be; ``None`` is AFI 0."""
 Eid = EidPrefix | LcafEid
+
+
+def is_rloc(address: Address) -> TypeGuard[IPv4Address | IPv6Address]:
+    """Whether packets can be sent there from anywhere: an address of one host, and not of this host or link."""
+    if isinstance(address, IPv4Address):
+        number = int(address)
+        first = number >> 24
+        return first not in (0, 127) and not 224 <= first < 240 and number >> 16 != 0xA9FE and number != 0xFFFFFFFF
+    if isinstance(address, IPv6Address):
+        number = int(address)
+        return number > 1 and number >> 120 != 0xFF and number >> 118 != 0xFE80 >> 6
+    return False
 
 
 def encode_address(address: Address) -> bytes:

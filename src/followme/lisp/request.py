@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 from typing import ClassVar, Final
 
-from .address import Eid, EidPrefix, decode_address, decode_eid, encode_address, encode_eid
+from .address import Address, Eid, EidPrefix, decode_address, decode_eid, encode_address, encode_eid
 from .errors import LispError, exactly, finished, need, within
 from .record import MappingRecord, decode_record
 
@@ -34,12 +33,13 @@ class MapRequest:
     ``authoritative`` A, ``probe`` P (RLOC-probe), ``smr`` S (solicit), ``pitr`` p (sent by a Proxy-ITR),
     ``smr_invoked`` s, ``local_xtr`` L, ``dont_map_reply`` D. ``map_reply`` sets M and goes with the
     request; ``xtr_id`` (16 octets) sets I and goes with ``site_id`` (64 bits). 1 to 32 ``itr_rlocs`` and
-    1 to 255 ``records``. ``source_eid`` is ``None`` (AFI 0) where no packet caused the request.
+    1 to 255 ``records``. An ITR-RLOC may be an LCAF, or ``None`` (AFI 0), which alone ends a subscription
+    (RFC 9437, 5). ``source_eid`` is ``None`` where no packet caused the request.
     """
 
     TYPE: ClassVar[int] = 1
     nonce: int
-    itr_rlocs: tuple[IPv4Address | IPv6Address, ...]
+    itr_rlocs: tuple[Address, ...]
     records: tuple[EidRecord, ...]
     source_eid: Eid | None = None
     authoritative: bool = False
@@ -102,13 +102,10 @@ def decode_map_request(data: bytes) -> MapRequest:
     if first >> 28 != MapRequest.TYPE:
         raise LispError(f"type {first >> 28} is no Map-Request", field="Type", offset=0)
     source_eid, offset = decode_eid(data, 12, None, "Source EID")
-    itr_rlocs: list[IPv4Address | IPv6Address] = []
+    itr_rlocs: list[Address] = []
     for _ in range((first >> 8 & 0x1F) + 1):
-        rloc, end = decode_address(data, offset, "ITR-RLOC")
-        if not isinstance(rloc, IPv4Address | IPv6Address):
-            raise LispError("an ITR-RLOC must be an IP address", field="ITR-RLOC", offset=offset)
+        rloc, offset = decode_address(data, offset, "ITR-RLOC")
         itr_rlocs.append(rloc)
-        offset = end
     if not first & 0xFF:
         raise LispError("a Map-Request that asks for nothing", field="Record Count", offset=3)
     need(data, offset, (first & 0xFF) * 8, f"{first & 0xFF} EID records")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from .answers import Negative
 from .registry import Damping
 from .server import Settings
 from .sites import Reply, Site, SitePrefix
+from .udp import is_listened_on
 
 PAGE = "docs/mapserver.md"
 MIN_KEY_OCTETS = 8
@@ -112,7 +114,8 @@ class MapServerConfig:
         families = tuple(sorted({address.version for address in file.listen.addresses}))
         negative = Negative(_action(file.negative.outside), _action(file.negative.not_registered))
         damping = Damping(file.damping.changes, file.damping.within_s)
-        return Settings(file.registration_s, damping, negative, families)
+        ours = partial(is_listened_on, file.listen.addresses, file.listen.port)
+        return Settings(file.registration_s, damping, negative, families, ours)
 
 
 def load(path: Path) -> MapServerConfig:

@@ -78,8 +78,11 @@ class Notices:
     def get(self, key: Key) -> Notice | None:
         return self._waiting.get(key)
 
-    def waits(self, subject: Subject) -> bool:
-        return subject in self._subjects
+    def forget(self, subject: Subject) -> None:
+        """Wait no longer for its acknowledgement, if it waits still."""
+        notice = self._subjects.get(subject)
+        if notice is not None:
+            self._remove(notice)
 
     def acknowledged(self, notice: Notice) -> None:
         if self._waiting.get(notice.key) is notice:

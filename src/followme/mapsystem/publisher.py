@@ -26,8 +26,10 @@ from .stamps import Stamp
 from .subscriptions import MAX_FAILURES, Subscription, Subscriptions
 from .unproven import Unproven
 
-MAX_UNCONFIRMED: Final = 1024
-"""Subscriptions asked for by hosts that have never registered, and not confirmed."""
+MAX_UNCONFIRMED: Final = 4096
+"""Subscriptions asked for by hosts that have never registered, and not confirmed. With one more the oldest goes:
+source addresses can be forged, so nothing but its acknowledgement tells a controller that starts from a flood, and
+that takes no longer than the way there and back."""
 MAX_NOTIFY_OCTETS: Final = 32_000
 MAX_PREFIXES: Final = 16
 """In one Map-Request that subscribes."""
@@ -75,7 +77,7 @@ class Publisher:
         self._answers = answers
         self._registry = registry
         self._outbox = outbox
-        self._strangers: set[Subject] = set()
+        self._strangers: dict[Subject, None] = {}  # the oldest first
         self._unproven = Unproven()
 
     def tell_loser(self, router: Router, eid: EidPrefix, record: MappingRecord, now: float) -> None:
@@ -132,8 +134,6 @@ class Publisher:
             return "subscription-replay"  # others are answered alike, or they could search for the nonce
         if not self.subscriptions.room(xtr, len(eids) - len(existing)):
             return "too-many-subscriptions"
-        if stranger and not self._room_for_stranger():
-            return "too-many-unconfirmed"
         if not self._unproven.room(target[0], source[0], now):
             return "too-many-unproven"
         records = self._current(eids)
@@ -145,7 +145,7 @@ class Publisher:
         # With target and asker: a stranger's request must not take the place of the subscriber's own.
         subject = Subject(f"subscription {target[0]} {target[1]} of {source[0]}", xtr, eids)
         if stranger:
-            self._strangers.add(subject)
+            self._wait_for_stranger(subject)
         proposed = _Proposed(subscriptions, records, small, old, source[0])
         self._send(message, site, xtr, target, subject, proposed, now, 1 if stranger else TRIES, self._outbox.local)
         return ""
@@ -239,10 +239,13 @@ class Publisher:
             self._send(message, site, xtr, target, Subject("ending", xtr, eids), _Ending(existing), now,
                        local=existing[0].local)  # fmt: skip
 
-    def _room_for_stranger(self) -> bool:
-        if len(self._strangers) >= MAX_UNCONFIRMED:
-            self._strangers = {subject for subject in self._strangers if self.notices.waits(subject)}
-        return len(self._strangers) < MAX_UNCONFIRMED
+    def _wait_for_stranger(self, subject: Subject) -> None:
+        self._strangers.pop(subject, None)
+        self._strangers[subject] = None
+        if len(self._strangers) > MAX_UNCONFIRMED:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            self.notices.forget(oldest)
 
     def _publish(
         self, subscription: Subscription, records: tuple[MappingRecord, ...], eid: EidPrefix, now: float,

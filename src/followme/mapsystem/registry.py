@@ -26,7 +26,7 @@ from .sites import Reply, Site
 MAX_LOSERS: Final = 8
 """Routers remembered for each EID that lost it and have not acknowledged that."""
 MAX_ROUTERS: Final = 256
-"""Routers of a site whose last nonce is kept."""
+"""Routers of a site that are remembered."""
 MAX_LIFETIME_S: Final = 7 * 86400.0
 INTERVALS: Final = 3
 """A registration ends after so many registration intervals (RFC 9301, 5.6)."""
@@ -45,8 +45,8 @@ class RouterId(NamedTuple):
 
 @dataclass(slots=True)
 class Router:
-    """What is known of a router: the last nonce, the source of its last message, its key's id, and the address of
-    ours that it registers at."""
+    """What is known of a router: the last nonce, the source of its last message, its key's id, the address of ours
+    that it registers at, and how many registrations it holds."""
 
     id: RouterId
     site: Site
@@ -56,6 +56,7 @@ class Router:
     key_id: int = 0
     algorithm_id: int = 2
     local: str = ""
+    held: int = 0
 
     @property
     def xtr_id(self) -> bytes | None:
@@ -115,6 +116,9 @@ class Registry:
     def __init__(self, interval_s: float = 60.0, damping: Damping | None = None, limit: int = 200_000) -> None:
         self.table: PrefixTable[Registration] = PrefixTable()
         self.routers: dict[RouterId, Router] = {}
+        """Who was heard last comes last."""
+        self.forgotten: set[RouterId] = set()
+        """For the store."""
         self.lifetime_s = interval_s * INTERVALS
         self._damping = damping or Damping()
         self._limit = limit
@@ -124,13 +128,25 @@ class Registry:
 
     def router(self, id: RouterId, site: Site, host: str, port: int) -> Router | None:
         """The router, known from now on; ``None`` if its site has too many."""
-        router = self.routers.get(id)
+        router = self.routers.pop(id, None)
         if router is None:
-            if self._routers_of.get(site.name, 0) >= MAX_ROUTERS:
+            if self._routers_of.get(site.name, 0) >= MAX_ROUTERS and not self._forget(site):
                 return None
-            router = self.routers[id] = Router(id, site, host, port)
+            router = Router(id, site, host, port)
             self._routers_of[site.name] = self._routers_of.get(site.name, 0) + 1
+        self.routers[id] = router
         return router
+
+    def _forget(self, site: Site) -> bool:
+        """Make room for a router: the one that was silent for longest goes, of those that hold nothing. Not if its
+        nonce is needed; where nonces are shared, the next router's is above it."""
+        for id, router in self.routers.items():
+            if router.site is site and not router.held and (router.xtr_id is None or not site.replay_protection):
+                del self.routers[id]
+                self._routers_of[site.name] -= 1
+                self.forgotten.add(id)
+                return True
+        return False
 
     def last_nonce(self, id: RouterId) -> int:
         """What the next Map-Register's nonce must be greater than; -1 for any.
@@ -186,7 +202,7 @@ class Registry:
         if loser.is_(router) or (loser.site is router.site and _same_way(previous, record)):
             changed = previous != record or held.proxy != proxy
             if loser.is_(router):
-                held.holder = router
+                self._hold(held, router)
                 held.losers.pop(router.id, None)
             held.record, held.proxy, held.expires = record, proxy, expires
             self._expect(expires, held.eid)
@@ -204,21 +220,20 @@ class Registry:
         held.losers[loser.id] = None
         while len(held.losers) > MAX_LOSERS:
             del held.losers[next(iter(held.losers))]
-        self._count(loser.site, -1)
-        self._count(router.site, 1)
-        held.record, held.holder, held.proxy, held.expires = record, router, proxy, expires
+        self._hold(held, router)
+        held.record, held.proxy, held.expires = record, proxy, expires
         self._expect(expires, held.eid)
         return Claim("", True, previous, loser)
 
     def add(self, registration: Registration) -> None:
         """A new one, or one from the store."""
         self.table.put(registration.eid, registration)
-        self._count(registration.holder.site, 1)
+        self._count(registration.holder, 1)
         self._expect(registration.expires, registration.eid)
 
     def remove(self, registration: Registration) -> None:
         self.table.pop(registration.eid)
-        self._count(registration.holder.site, -1)
+        self._count(registration.holder, -1)
 
     def acknowledged(self, eid: EidPrefix, router: RouterId) -> bool:
         """``router`` knows that it has lost ``eid``; whether that was news."""
@@ -247,8 +262,14 @@ class Registry:
             self._expiry = [(held.expires, eid) for eid, held in self.table.items()]
             heapq.heapify(self._expiry)
 
-    def _count(self, site: Site, by: int) -> None:
-        self._of_site[site.name] = self._of_site.get(site.name, 0) + by
+    def _hold(self, held: Registration, router: Router) -> None:
+        self._count(held.holder, -1)
+        self._count(router, 1)
+        held.holder = router
+
+    def _count(self, router: Router, by: int) -> None:
+        router.held += by
+        self._of_site[router.site.name] = self._of_site.get(router.site.name, 0) + by
 
 
 def _same_way(one: MappingRecord, other: MappingRecord) -> bool:

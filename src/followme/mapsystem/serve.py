@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from followme.store import StoreError
+from followme.system.signals import until_told
 
 from .config import MapServerConfig
 from .events import Damped, Event, Moved
@@ -166,10 +166,7 @@ class Service:
 
 async def serve(config: MapServerConfig) -> None:
     """Run until a signal says to stop. ``RuntimeError`` if it cannot start; the text says why."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = until_told()
     service = Service(config)
     try:
         await service.start()

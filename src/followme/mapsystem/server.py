@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -13,6 +13,7 @@ from followme.lisp import (
     CONTROL_PORT,
     UNUSABLE,
     Action,
+    Address,
     EidPrefix,
     EncapsulatedControlMessage,
     LispError,
@@ -38,19 +39,21 @@ from .subscriptions import Subscriptions
 
 MAX_ASKED: Final = 16
 """EID records in a Map-Request."""
-SILENT: Final = ("subscription-replay", "too-many-unproven", "too-many-unconfirmed")
+SILENT: Final = ("subscription-replay", "too-many-unproven")
 """Refused subscriptions that are not answered: another Map-Request later may well be accepted."""
 Rloc = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``interval_s``: how often routers register. ``families``: IP versions that there are sockets for."""
+    """``interval_s``: how often routers register. ``families``: IP versions that there are sockets for. ``ours``:
+    whether what is sent to an address, port 4342, comes to this map server."""
 
     interval_s: float = 60.0
     damping: Damping = field(default_factory=Damping)
     negative: Negative = field(default_factory=Negative)
     families: tuple[int, ...] = (4, 6)
+    ours: Callable[[Rloc], bool] = lambda rloc: False
 
 
 class MapServer:
@@ -130,6 +133,8 @@ class MapServer:
         router = self.registry.router(id, site, *source)
         if router is None:
             return "too-many-routers"
+        self.outbox.unsaved.routers |= self.registry.forgotten
+        self.registry.forgotten.clear()
         router.nonce, (router.host, router.port) = message.nonce, source
         router.key_id, router.algorithm_id = message.key_id, message.algorithm_id
         router.local = self.outbox.local
@@ -233,7 +238,7 @@ class MapServer:
         return ""
 
     def _subscribe(self, request: MapRequest, source: tuple[str, int], port: int, now: float) -> str:
-        ends = all(rloc is None or rloc.is_unspecified for rloc in request.itr_rlocs)
+        ends = all(rloc is None or (isinstance(rloc, Rloc) and rloc.is_unspecified) for rloc in request.itr_rlocs)
         rloc = self._usable(request.itr_rlocs, source[0])
         if rloc is None and not ends:
             return "itr-rloc"
@@ -262,18 +267,17 @@ class MapServer:
 
     def _etr(self, record: MappingRecord) -> Rloc | None:
         for locator in sorted(record.locators, key=lambda one: one.priority):
-            address = locator.address
-            if locator.priority != UNUSABLE and isinstance(address, IPv4Address | IPv6Address):
-                found = self._usable((address,))
-                if found is not None:
-                    return found
+            found = self._usable((locator.address,))
+            # One at our own address would come back for ever.
+            if found is not None and locator.priority != UNUSABLE and not self.settings.ours(found):
+                return found
         return None
 
-    def _usable(self, rlocs: Iterable[Rloc | None], best: str = "") -> Rloc | None:
+    def _usable(self, rlocs: Iterable[Address], best: str = "") -> Rloc | None:
         """The first that a datagram can be sent to; ``best``, if it is among them."""
         usable = [
             rloc for rloc in rlocs
-            if rloc is not None and rloc.version in self.settings.families
+            if isinstance(rloc, Rloc) and rloc.version in self.settings.families
             and not (rloc.is_multicast or rloc.is_unspecified or rloc == IPv4Address("255.255.255.255"))
         ]  # fmt: skip
         if best and (source := ip_address(best)) in usable:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from followme.lisp import EidPrefix, MappingRecord
+from followme.lisp import EidPrefix, MappingRecord, is_rloc
 from followme.lisp.prefixtable import PrefixTable
 
 
@@ -73,13 +73,12 @@ class Sites:
             return "unsupported-eid"
         if not self._own(site, eid) and not (eid.host and any(one.covers(eid) for one in site.visitors)):
             return "outside-prefixes"
-        if site.rlocs:
-            for locator in record.locators:
-                address = locator.address
-                if not isinstance(address, IPv4Address | IPv6Address):
-                    return "rloc"
-                if all(address not in prefix for prefix in site.rlocs):
-                    return "rloc"
+        for locator in record.locators:
+            address = locator.address
+            if isinstance(address, IPv4Address | IPv6Address) and not is_rloc(address):
+                return "rloc"
+            if site.rlocs and not (is_rloc(address) and any(address in prefix for prefix in site.rlocs)):
+                return "rloc"
         return ""
 
     def _own(self, site: Site, eid: EidPrefix) -> bool:

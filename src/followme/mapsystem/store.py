@@ -149,11 +149,16 @@ class MapStore:
         self._db.execute(f"PRAGMA synchronous = {'NORMAL' if journal == 'wal' else 'FULL'}")
 
     def _routers(self, server: MapServer, ids: Iterable[RouterId]) -> None:
-        rows = [
-            (id.site, id.xtr, _nonce(router.nonce), router.host, router.port, router.key_id, router.algorithm_id,
-             router.local)
-            for id in ids if (router := server.registry.routers.get(id)) is not None
-        ]  # fmt: skip
+        rows: list[tuple[Any, ...]] = []
+        gone: list[RouterId] = []
+        for id in ids:
+            router = server.registry.routers.get(id)
+            if router is None:
+                gone.append(id)
+                continue
+            rows.append((*id, _nonce(router.nonce), router.host, router.port, router.key_id, router.algorithm_id,
+                         router.local))  # fmt: skip
+        self._db.executemany("DELETE FROM routers WHERE site = ? AND xtr = ?", gone)
         self._db.executemany("INSERT OR REPLACE INTO routers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _registrations(self, server: MapServer, eids: Iterable[EidPrefix], now: float, wall: float) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from followme.lisp import CONTROL_PORT
 from followme.system.seldom import Seldom
+from followme.system.sendbuffer import widen
 
 from .answers import Answers
 from .outbox import Datagram
@@ -42,6 +44,7 @@ def open_sockets(
             if shared:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            widen(one)
             one.setblocking(False)
             try:
                 one.bind((str(address), port))
@@ -53,6 +56,23 @@ def open_sockets(
             one.close()
         raise
     return opened
+
+
+def is_listened_on(
+    addresses: Collection[IPv4Address | IPv6Address], port: int, address: IPv4Address | IPv6Address
+) -> bool:
+    """Whether a datagram to ``address``, port 4342, would come to sockets on ``addresses`` and ``port``."""
+    if port != CONTROL_PORT or address in addresses:
+        return port == CONTROL_PORT
+    if all(one.version != address.version or not one.is_unspecified for one in addresses):
+        return False
+    # Any address of this host: the kernel takes it as the source, too, for what is sent there.
+    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), port))
+        except OSError:
+            return False
+        return address.is_loopback or address_of(probe) == str(address)
 
 
 def address_of(one: socket.socket) -> str:

@@ -25,15 +25,43 @@ def migration_event(*states: str) -> Callable[[Event], bool]:
     return lambda event: event["event"] == "MIGRATION" and event["data"]["status"] in states
 
 
-class Monitor:
-    """A QMP connection: ``execute`` commands, ``wait`` for events, ``lost`` once it is gone."""
+class Events:
+    """QEMU's events in the order in which they came, with QEMU's own timestamps."""
 
     def __init__(self, who: str) -> None:
         self.who = who
         self.events: list[Event] = []
-        self.lost = False
-        self._client = QMPClient(who)
+        self._lost = ""
         self._changed = asyncio.Event()
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    def end(self, why: str = "QEMU went away") -> None:
+        """None comes any more."""
+        self._lost = why
+        self._changed.set()
+
+    async def wait(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
+        """The first from number ``since`` on that is wanted; ``MigrationError`` if none can come any more."""
+        while True:
+            for event in self.events[since:]:
+                if wanted(event):
+                    return event
+            since = len(self.events)
+            if self._lost:
+                raise MigrationError(f"{self.who}: {self._lost}")
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Monitor(Events):
+    """A QMP connection: ``execute`` commands, ``wait`` for events."""
+
+    def __init__(self, who: str) -> None:
+        super().__init__(who)
+        self._client = QMPClient(who)
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
@@ -67,24 +95,11 @@ class Monitor:
         self._client.send_fd_scm(descriptor)
         await self.execute("getfd", {"fdname": name})
 
-    async def wait(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
-        """The first event from number ``since`` on that is wanted; ``MigrationError`` if QEMU ends first."""
-        while True:
-            for event in self.events[since:]:
-                if wanted(event):
-                    return event
-            since = len(self.events)
-            if self.lost:
-                raise MigrationError(f"{self.who}: QEMU went away")
-            self._changed.clear()
-            await self._changed.wait()
-
     async def _read(self) -> None:
         runstate = asyncio.create_task(self._watch())
         try:
             async for event in self._client.events:
-                self.events.append(event)
-                self._changed.set()
+                self.add(event)
         finally:
             runstate.cancel()
 
@@ -92,8 +107,7 @@ class Monitor:
         # QMPClient's event queue does not end when the connection does: its run state tells.
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
-        self.lost = True
-        self._changed.set()
+        self.end()
 
     async def close(self) -> None:
         """Leave; QEMU goes on."""
@@ -102,8 +116,7 @@ class Monitor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
             self._reader = None
-        self.lost = True
-        self._changed.set()
+        self.end()
         # Reports why the connection ended, which execute() has said already.
         with contextlib.suppress(QMPError, OSError, EOFError):
             await self._client.disconnect()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from followme.migration.host import MachineSpec, MigrationError
-from followme.migration.monitor import Event
+from followme.migration.monitor import Events
 
 
 class Unreachable(MigrationError):
@@ -21,16 +21,6 @@ class Place(Protocol):
     def name(self) -> str: ...
     @property
     def management_address(self) -> str: ...
-
-
-class Events(Protocol):
-    """QEMU's events in the order in which they came, with QEMU's own timestamps."""
-
-    @property
-    def events(self) -> Sequence[Event]: ...
-
-    async def wait(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
-        """The first from number ``since`` on that is wanted; ``MigrationError`` if none can come any more."""
 
 
 class Target(Protocol):

@@ -6,15 +6,18 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any
 
-from followme.domain import Mac, Network, Node
-from followme.mobility.watcher import THROUGH_TABLES, Watcher
-from followme.openflow import PacketOut
+from followme.continuity.pipeline import THROUGH_TABLES
+from followme.domain import Mac, Network, Node, NodeKind
+from followme.mobility.watcher import Watcher
+from followme.openflow import PacketOut, Port
 from followme.packets import PacketError
 from followme.packets.dhcp_frames import parse_client_frame
 
 ASK_AGAIN_S = 2.0
 """How long a node that its home has refused is not asked for again."""
 MAX_ASKED = 1024
+SWITCH_AWAY_S = 60.0
+"""How long a user behind a switch that is away is kept for it; then it may be anywhere. A machine is kept."""
 
 Claim = Callable[[IPv4Address, Mac, str], Awaitable[str | None]]
 """Tell its home that the node with this identifier and MAC is in our network; None, or why home says no."""
@@ -29,7 +32,12 @@ class VisitWatcher(Watcher):
         """``placed`` is told a node's name, network and port before its mapping says that it is there."""
         super().__init__(*watching, **keywords)
         self._claim, self._placed = claim, placed
-        self._asked: dict[tuple[str, IPv4Address], float] = {}
+        self._asked: dict[tuple[str, IPv4Address, Mac], float] = {}
+        self._away_since: dict[int, float] = {}
+
+    def ports(self, network: Network, ports: tuple[Port, ...]) -> None:
+        self._away_since.pop(network.datapath, None)
+        super().ports(network, ports)
 
     def _attach(self, node: Node, network: Network, port: int, then: Callable[[], None]) -> None:
         here = self.redirect.bindings[node.name].here
@@ -59,12 +67,17 @@ class VisitWatcher(Watcher):
         super()._dhcp(network, port, source, frame)
 
     async def still_here(self, node: Node) -> bool | None:
-        """Whether the node answers at its port here; ``None`` if too many are being asked."""
+        """Whether the node answers at its port here; ``None`` if its switch is away, or too many are asked."""
         binding = self.redirect.bindings.get(node.name)
         if binding is None or binding.arriving or binding.leaving:
             return False  # one that is being carried cannot answer for itself
-        here = binding.here
-        if not self.networks[here.network].ours or here.port == 0 or (here.network, here.port) in self._gone_ports:
+        here, network = binding.here, self.networks[binding.here.network]
+        if not network.ours:
+            return False
+        if not self.southbound.connected(network.datapath):
+            since = self._away_since.setdefault(network.datapath, self._clock())
+            return None if node.kind is NodeKind.MACHINE or self._clock() < since + SWITCH_AWAY_S else False
+        if here.port == 0 or (here.network, here.port) in self._gone_ports:
             return False
         left = await self._checks.verdict(node)
         return None if left is None else not left
@@ -77,7 +90,7 @@ class VisitWatcher(Watcher):
         self, network: Network, port: int, mac: Mac, identifier: IPv4Address, then: Callable[[], None]
     ) -> bool:
         """Whether its home is asked: not again while it is, nor soon after it has said no."""
-        now, key = self._clock(), (network.name, identifier)
+        now, key = self._clock(), (network.name, identifier, mac)
         if self._asked.get(key, now) > now:
             return True
         if len(self._asked) >= MAX_ASKED:
@@ -99,6 +112,6 @@ class VisitWatcher(Watcher):
         if refused is not None or node is None:
             self._refuse("visitor", network, port, mac, f"shows up as {identifier}: {refused}")
             return
-        self._asked.pop((network.name, identifier), None)
+        self._asked.pop((network.name, identifier, mac), None)
         self._placed(node.name, network.name, port)
         then()

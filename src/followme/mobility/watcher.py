@@ -14,15 +14,16 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from followme.continuity.arp import ArpProxy, alive_request
-from followme.continuity.pipeline import ETH_ARP, ETH_IPV4, ETH_RARP, Table
+from followme.continuity.pipeline import ETH_ARP, ETH_IPV4, ETH_RARP, THROUGH_TABLES, Table
 from followme.continuity.redirect import Redirect
-from followme.continuity.southbound import Southbound, SwitchError
+from followme.continuity.southbound import Southbound
 from followme.domain import Attachment, Mac, Network, Node, NodeKind, mac_text
+from followme.mobility.correspondents import Correspondents
 from followme.mobility.detector import MoveChecks
 from followme.mobility.dhcp import DhcpServer
 from followme.mobility.locations import LocationManager, Sighting, usable
 from followme.openflow import Output, PacketIn, PacketOut, Port, PortStatus
-from followme.openflow.constants import OFPP_TABLE, OFPPR_DELETE, OFPPS_LINK_DOWN, OFPR_NO_MATCH
+from followme.openflow.constants import OFPPR_DELETE, OFPPS_LINK_DOWN, OFPR_NO_MATCH
 from followme.packets import PacketError, peek
 from followme.packets.arp import ARP_REPLY, Arp, parse_arp
 from followme.packets.dhcp_frames import is_client_frame, parse_client_frame
@@ -31,14 +32,9 @@ from followme.system.seldom import Refusals
 
 log = logging.getLogger(__name__)
 
-THROUGH_TABLES = (Output(OFPP_TABLE),)
 MAX_TASKS = 4096
 MAX_REFUSALS_LOGGED = 100
 """In ``seldom.LOG_EVERY_S``."""
-MAX_PARKED = 64
-"""Packets kept for one node and network while a correspondent is being told."""
-QUIET_S = 1.0
-"""How long the home switch is not asked about unaware peers after it reported one."""
 
 
 class Watcher:
@@ -67,12 +63,12 @@ class Watcher:
         self.arp = ArpProxy(networks, redirect.locate)
         self.refusals = Refusals(log, MAX_REFUSALS_LOGGED)
         self.counts: Counter[str] = Counter()
+        self.correspondents = Correspondents(southbound, redirect, locations, self.counts, self._start)
         self._attached, self._arrived = attached, arrived
         self._peers, self._probe, self._clock = peers, probe, clock
         self._checks = MoveChecks(self._ask_alive)
         self._wall = wall  # an attachment's time is read after a restart, when a monotonic one says nothing
         self._gone_ports: set[tuple[str, int]] = set()
-        self._parked: dict[tuple[str, str], list[PacketOut]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._expected: dict[str, tuple[str, int]] = {}
 
@@ -130,9 +126,9 @@ class Watcher:
                     missed = message.reason == OFPR_NO_MATCH
                     self._sighted(network, port, source, ip_source, message.data if missed else b"")
             elif table == Table.FORWARD:
-                self._unaware_peer(IPv4Address(ip_source), IPv4Address(ip_target))
+                self.correspondents.unaware(IPv4Address(ip_source), IPv4Address(ip_target))
             elif table == Table.EGRESS:
-                self._intercepted(network, port, source, IPv4Address(ip_target), message.data)
+                self.correspondents.intercepted(network, port, source, IPv4Address(ip_target), message.data)
         elif ethertype == ETH_ARP:
             self._arp(network, port, source, message.data)
         elif ethertype == ETH_RARP and port != network.uplink_port:
@@ -317,73 +313,6 @@ class Watcher:
         network = self.networks[here.network]
         request = alive_request(self.networks[node.home], node)
         self._reply(network, here.port, request)
-
-    def _unaware_peer(self, source: IPv4Address, target: IPv4Address) -> None:
-        """The home switch sent a packet on for a peer that does not know the locator: tell its network."""
-        home = self.locations.network_of(target)
-        binding = self.redirect.locate(home, target) if home else None
-        if binding is None or not binding.watched:
-            return
-        name = binding.node.name
-        self.redirect.watch(name, False)
-        asyncio.get_running_loop().call_later(QUIET_S, self.redirect.watch, name, True)
-        network = self._whereabouts(source)
-        if network is not None:
-            self._start(self._tell(name, network))
-
-    def _whereabouts(self, address: IPv4Address) -> str | None:
-        """The managed network where the peer with this identifier or locator is now."""
-        network = self.locations.network_of(address)
-        if network is None:
-            return None
-        peer = self.redirect.locate(network, address)
-        return peer.here.network if peer else network
-
-    def _intercepted(self, network: Network, port: int, mac: Mac, target: IPv4Address, frame: bytes) -> None:
-        """A moved node speaks to a network that does not know its locator: that network first."""
-        node = self.locations.node(mac)
-        binding = self.redirect.bindings.get(node.name) if node else None
-        if node is None or binding is None:
-            return
-        if network.name not in (binding.here.network, binding.arriving.network if binding.arriving else ""):
-            return  # it has left; no rule lets its packets pass here, and they would come back to us
-        out = PacketOut(frame, THROUGH_TABLES, port)
-        other = self.locations.network_of(target)
-        if other is None or other == network.name:
-            # Beyond our edge (or at the router itself) nobody can restore an identifier, so it stays in
-            # the packet; answers come back by way of home.
-            self.redirect.pass_outside(node.name, network, target)
-            self.southbound.send(network.datapath, [out])
-            return
-        parked = self._parked.get((node.name, other))
-        if parked is not None:
-            if len(parked) < MAX_PARKED:
-                parked.append(out)
-            else:
-                self.counts["parked packets dropped"] += 1
-            return
-        self._parked[node.name, other] = [out]
-        if not self._start(self._tell_and_release(node.name, other, network)):
-            del self._parked[node.name, other]
-
-    async def _tell(self, name: str, network: str) -> bool:
-        try:
-            await self.redirect.tell(name, network)
-        except SwitchError as error:
-            log.warning("cannot tell %s about %s: %s", network, name, error)
-            return False
-        return True
-
-    async def _tell_and_release(self, name: str, other: str, network: Network) -> None:
-        told = False
-        try:
-            told = await self._tell(name, other)
-        finally:
-            parked = self._parked.pop((name, other), [])
-            if told:
-                self.southbound.send(network.datapath, parked)
-            else:  # sent through the tables, they would come back to be parked again
-                self.counts["parked packets dropped"] += len(parked)
 
     def _reply(self, network: Network, port: int, frame: bytes | None) -> None:
         if frame is not None:

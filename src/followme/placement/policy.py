@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
-from math import isfinite
 from typing import ClassVar
 
 from followme.domain import Decision
@@ -13,7 +12,7 @@ from followme.domain import Decision
 from .learned import LearnedTables
 from .learned_file import load_learned
 from .mdp import MdpPolicy
-from .situation import Policy, Situation
+from .situation import Policy, Situation, check_numbers
 from .stay_policy import StayOrGo
 
 __all__ = ["POLICIES", "Always", "Myopic", "Never", "Policy", "Situation", "StayOrGo", "Threshold", "policy_named"]
@@ -83,10 +82,7 @@ class Myopic:
     name: ClassVar[str] = "myopic"
 
     def __post_init__(self) -> None:
-        for key in ("residence_s", "requests_per_s", "transfer_s", "link_weight", "pause_s", "hop_delay_s"):
-            value = getattr(self, key)
-            if not (isfinite(value) and value >= 0.0):
-                raise ValueError(f"{key} {value} must be finite and not negative")
+        check_numbers(self)
 
     def decide(self, situation: Situation) -> Decision:
         if situation.best == situation.current:

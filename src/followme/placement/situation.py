@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any, Protocol
 
 from followme.domain import Decision
 
@@ -87,3 +88,11 @@ class Policy(Protocol):
     def decide(self, situation: Situation) -> Decision:
         """Pure: the same situation gets the same decision. Never migrates to where the service is."""
         ...
+
+
+def check_numbers(policy: Any) -> None:
+    """``ValueError`` names a field of this dataclass, all of them numbers, that is negative or not finite."""
+    for key in (one.name for one in fields(policy)):
+        value = getattr(policy, key)
+        if not (isfinite(value) and value >= 0.0):
+            raise ValueError(f"{key} {value} must be finite and not negative")

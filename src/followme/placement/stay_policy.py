@@ -7,13 +7,12 @@ only, so they would judge a place that was chosen for its price by how near it i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from math import isfinite
+from dataclasses import dataclass
 from typing import ClassVar
 
 from followme.domain import Decision
 
-from .situation import Situation
+from .situation import Situation, check_numbers
 from .stay import Carry, Use, Verdict, stay_or_go
 
 
@@ -39,10 +38,7 @@ class StayOrGo:
     name: ClassVar[str] = "stay-or-go"
 
     def __post_init__(self) -> None:
-        for key in (one.name for one in fields(self)):
-            value = getattr(self, key)
-            if not (isfinite(value) and value >= 0.0):
-                raise ValueError(f"{key} {value} must be finite and not negative")
+        check_numbers(self)
 
     def decide(self, situation: Situation) -> Decision:
         if situation.best == situation.current:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Any, Protocol
+from typing import Any
 
 from followme.domain import Migration, MigrationState, Placement
 from followme.migration.host import MachineSpec, MigrationError
-from followme.migration.mover import MODES, Hooks, MachineMover, Options, Result
+from followme.migration.mover import MODES, MachineMover, Options, Result
 from followme.migration.qemu import Qemu
 from followme.migration.recovery import Lost, Verdict, forget, settle
 from followme.migration.target import Unreachable
@@ -22,6 +22,7 @@ from followme.remote.channel import ChannelError
 from followme.remote.client import Client
 from followme.remote.guest import Guest
 from followme.remote.hypervisor import Hypervisor
+from followme.remote.network import Network
 from followme.remote.orders import orders
 from followme.remote.qemu import RemoteCopy, RemoteQemu, ask
 from followme.remote.server import Handler
@@ -36,23 +37,6 @@ AGAIN_S = 2.0
 """How long after a failure what must be done after all is tried again."""
 _KILL_S = 10.0
 _NOWHERE = IPv4Address(0)  # where the site is in the core, the map server knows
-
-
-class Network(Protocol):
-    """What the site's router does for the machines."""
-
-    def hooks(self, migration: Migration, spec: MachineSpec, client: Client) -> Hooks:
-        """For one migration from here; ``client`` is the connection to the target's agent."""
-
-    async def settled(self, migration: Migration, spec: MachineSpec, verdict: Verdict) -> None:
-        """After a crash: traffic goes where the machine runs. Late frames bounce until this returns; called
-        again if it fails."""
-
-    def here(self, spec: MachineSpec) -> None:
-        """It runs here, and is this site's."""
-
-    def gone(self, spec: MachineSpec) -> None:
-        """It does not run here any more, or was expected here and will never come."""
 
 
 class SiteMachines:
@@ -306,7 +290,11 @@ class SiteMachines:
 
     async def _settle_with(self, client: Client, migration: Migration, spec: MachineSpec) -> None:
         host, machine = self.hypervisor.host, migration.machine
-        done = await settle(migration, spec, host, lambda: RemoteCopy.open(client, spec, migration.id))
+        try:
+            done = await settle(migration, spec, host, lambda: RemoteCopy.open(client, spec, migration.id))
+        except Lost:  # the network must not wait for it for ever: it may be started anew, and carried then
+            await self.network.settled(migration, spec, Verdict.LOST)
+            raise
         await self.network.settled(migration, spec, done.verdict)
         at_target = done.verdict is Verdict.FINISH_AT_TARGET
         if at_target:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from followme.migration.host import MachineSpec, MigrationError
-from followme.migration.monitor import Event
+from followme.migration.monitor import Events
 from followme.migration.recovery import CopyStatus
 from followme.migration.target import Unreachable
 from followme.remote.channel import ChannelError
@@ -39,36 +39,6 @@ class RemotePlace:
     management_address: str
 
 
-class RemoteEvents:
-    """The events of a QEMU elsewhere, as its agent passes them on."""
-
-    def __init__(self, who: str) -> None:
-        self.who = who
-        self.events: list[Event] = []
-        self._lost = ""
-        self._changed = asyncio.Event()
-
-    def add(self, event: Event) -> None:
-        self.events.append(event)
-        self._changed.set()
-
-    def end(self, why: str) -> None:
-        self._lost = why
-        self._changed.set()
-
-    async def wait(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
-        """See ``Events``."""
-        while True:
-            for event in self.events[since:]:
-                if wanted(event):
-                    return event
-            since = len(self.events)
-            if self._lost:
-                raise MigrationError(f"{self.who}: {self._lost}")
-            self._changed.clear()
-            await self._changed.wait()
-
-
 class RemoteQemu:
     """``Target`` over a channel. Its agent sends QEMU's events by itself as they come, so from the machine's stop
     to its resumption only two messages pass: ``cont`` there, and the event back."""
@@ -78,7 +48,7 @@ class RemoteQemu:
         self.ended = asyncio.Event()
         self.complaint = ""
         self.removed = False
-        self.monitor = RemoteEvents(self.who)
+        self.monitor = Events(self.who)
         self._client = client
         self._reader: asyncio.Task[None] | None = None
         self._opened = contextlib.AsyncExitStack()

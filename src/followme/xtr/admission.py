@@ -1,22 +1,34 @@
 """Routes to RLOCs that read other headers than those we send: each waits until the kernel writes theirs.
 
 That is a subprocess, so nothing waits for it but the route itself, and the packets that wait for that route. A
-newer route of the same EID takes its place.
+newer route of the same EID takes its place. Where it fails the route waits on, and is tried again each second; its
+packets are lost meanwhile, as given back they would only be missed again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from followme.lisp import EidPrefix
-from followme.xtr.errors import DataPlaneError
 
 from .kernel import DataPlane
 from .outputs import Output, Release, RemoveRoute, SetRoute
+from .requests import MAX_PACKETS, MAX_WAITING_BYTES
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    route: SetRoute
+    packets: deque[Release] = field(default_factory=deque)
+    failed: bool = False
 
 
 class Admission:
@@ -24,23 +36,27 @@ class Admission:
 
     def __init__(self, plane: Callable[[], DataPlane], perform: Callable[[Output], None]) -> None:
         self._plane, self._perform = plane, perform
-        self._waiting: dict[EidPrefix, tuple[SetRoute, list[Release]]] = {}
+        self._waiting: dict[EidPrefix, _Waiting] = {}
+        self._bytes = 0
+        self.dropped = 0
+        """Packets for which there was no room, or no route."""
         self._task: asyncio.Task[None] | None = None
 
     def pass_(self, output: Output) -> list[Output]:
         """What is to be done now that ``output`` is wanted: nothing if it waits; else it, and what it frees."""
         if isinstance(output, SetRoute | RemoveRoute):
-            _, packets = self._waiting.pop(output.eid, (None, []))
+            before = self._waiting.pop(output.eid, None)
+            packets: deque[Release] = deque() if before is None else before.packets
             if isinstance(output, SetRoute) and self._plane().strange(output.way):
-                self._waiting[output.eid] = output, packets
+                self._waiting[output.eid] = _Waiting(output, packets, before is not None and before.failed)
                 if self._task is None:
                     self._task = asyncio.ensure_future(self._admit())
                 return []
-            return [output, *packets]
-        if isinstance(output, Release):
-            for eid, (_, packets) in self._waiting.items():
+            return [output, *self._freed(packets)]
+        if isinstance(output, Release) and self._waiting:
+            for eid, waiting in self._waiting.items():
                 if eid.covers(output.eid):
-                    packets.append(output)
+                    self._wait(waiting, output)
                     return []
         return [output]
 
@@ -50,20 +66,48 @@ class Admission:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def _wait(self, waiting: _Waiting, release: Release) -> None:
+        size = sum(map(len, release.packets))
+        if waiting.failed or len(waiting.packets) >= MAX_PACKETS or self._bytes + size > MAX_WAITING_BYTES:
+            self.dropped += len(release.packets)
+            return
+        waiting.packets.append(release)
+        self._bytes += size
+
+    def _freed(self, packets: deque[Release]) -> list[Release]:
+        self._bytes -= sum(len(packet) for release in packets for packet in release.packets)
+        return list(packets)
+
     async def _admit(self) -> None:
-        while self._waiting:
-            eid, waiting = next(iter(self._waiting.items()))
-            route, packets = waiting
-            try:
-                await self._plane().admit(route.way)
-            except DataPlaneError as error:
-                log.error("%s is not routed: %s", eid, error)
+        said = ""
+        try:
+            while self._waiting:
+                eid, waiting = next(iter(self._waiting.items()))
+                try:
+                    await self._plane().admit(waiting.route.way)
+                except Exception as error:  # of the subprocess too: it is as good tomorrow
+                    text = " ".join(str(error).split())
+                    if text != said:
+                        said = text
+                        log.error("%s is not routed, and tried again each second: %s", eid, text)
+                    if self._waiting.get(eid) is waiting:
+                        self._fail(eid, waiting)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if said:
+                    said = ""
+                    log.warning("%s is routed now", eid)
                 if self._waiting.get(eid) is waiting:
-                    del self._waiting[eid]  # its packets would only be missed again
-                continue
-            if self._waiting.get(eid) is waiting:
-                del self._waiting[eid]
-                waited: list[Output] = [route, *packets]
-                for output in waited:
-                    self._perform(output)
-        self._task = None
+                    del self._waiting[eid]
+                    waited: list[Output] = [waiting.route, *self._freed(waiting.packets)]
+                    for output in waited:
+                        self._perform(output)
+        finally:
+            self._task = None
+
+    def _fail(self, eid: EidPrefix, waiting: _Waiting) -> None:
+        """Its packets are lost, and the next one's turn comes first."""
+        self.dropped += sum(len(release.packets) for release in self._freed(waiting.packets))
+        waiting.packets.clear()
+        waiting.failed = True
+        self._waiting[eid] = self._waiting.pop(eid)

@@ -27,7 +27,7 @@ class Arms:
         self._port = None if port == lan else port
         self._place = f"dev {self._port} ingress"
         self._changing = asyncio.Lock()
-        self._table = "lisp_arms_" + re.sub(r"[^A-Za-z0-9_]", "_", lan)
+        self.table = "lisp_arms_" + re.sub(r"[^A-Za-z0-9_]", "_", lan)
 
     async def watch(self) -> None:
         """Give the port its ``clsact``, long before the first arm: while one is added the kernel drops what is sent
@@ -43,7 +43,7 @@ class Arms:
 
     async def add(self, mac: bytes) -> None:
         """Frames for ``mac`` that come back are routed from now on; there are none before the bridge flips."""
-        table = self._table
+        table = self.table
         await self._nft(
             f"add table netdev {table}\n"
             f"add set netdev {table} armed {{ type ether_addr; }}\n"
@@ -82,16 +82,23 @@ class Arms:
                     await tc(self._namespace, [
                         f"filter del {self._place} pref {pref}" for pref, key in held.items() if key == _words(mac)
                     ])  # fmt: skip
-        table = self._table
+        table = self.table
         await self._nft(
             f"add table netdev {table}\nadd set netdev {table} armed {{ type ether_addr; }}\n"
             f"add element netdev {table} armed {{ {mac.hex(':')} }}\n"
             f"delete element netdev {table} armed {{ {mac.hex(':')} }}\n"
         )
 
-    async def clear(self) -> None:
-        """Remove all there is."""
-        await self._nft(f"add table netdev {self._table}\ndelete table netdev {self._table}\n")
+    async def clear(self) -> int:
+        """Remove all there is; of how many machines there were filters at the port."""
+        ours: list[int] = []
+        if self._port is not None:
+            async with self._changing:
+                ours = [pref for pref, key in (await self._preferences()).items() if key is not None]
+                with contextlib.suppress(ProcessError):  # the device has gone meanwhile
+                    await tc(self._namespace, [f"filter del {self._place} pref {pref}" for pref in ours])
+        await self._nft(f"add table netdev {self.table}\ndelete table netdev {self.table}\n")
+        return len(ours)
 
     async def _preferences(self) -> dict[int, tuple[int, int] | None]:
         """The preferences in use at the port, by us and others; each with the MAC (as ``_words``) of our filter.
@@ -118,7 +125,8 @@ class Arms:
         try:
             await run(["nft", "-f", "-"], namespace=self._namespace, input_text=text)
         except ProcessError as error:
-            raise DataPlaneError(f"nftables refused table {self._table}: {error}") from None
+            text = " ".join(str(error).split())  # one line in the log
+            raise DataPlaneError(f"nftables refused table {self.table}: {text}") from None
 
 
 def _words(mac: bytes) -> tuple[int, int]:

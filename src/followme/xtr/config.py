@@ -184,7 +184,7 @@ def _contradictions(config: RouterConfig) -> Iterator[str]:
             yield f"{key}: {address} is not an address of one host"
     addresses = [section.address for section in config.rlocs]
     for index, address in enumerate(addresses):
-        if address.is_loopback:
+        if address.is_loopback or address.is_link_local:
             yield f"rlocs[{index}].address: {address}: no other router reaches us by it"
     yield from twice(("RLOC", address, f"rlocs[{index}].address") for index, address in enumerate(addresses))
     if all(section.priority == UNUSABLE for section in config.rlocs):

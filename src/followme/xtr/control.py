@@ -27,19 +27,36 @@ from followme.lisp import (
 from followme.lisp.register import OWN_NONCES
 from followme.system.seldom import Refusals
 
+from .buckets import SourceBuckets
 from .etr import Etr
 from .itr import Itr
-from .outputs import Appeared, CheckNode, Departed, Encap, IPAddress, Output, RemoveRoute, SetRoute, ToLan, Way
+from .outputs import (
+    Appeared,
+    CheckNode,
+    Departed,
+    Encap,
+    IPAddress,
+    Output,
+    Release,
+    RemoveRoute,
+    SetRoute,
+    ToLan,
+    Way,
+)
+from .paced import PER_S
 from .requests import Nonces
 from .residents import Policy, Resident, Residents
-from .site import Site
+from .site import Site, ends_of, host
 
 MAX_DATAGRAM = 9000
 YOUNG_S = 0.8
 """A claim of ours this young is not given up at once: the Map-Notify may be of the time before. It is not
 acknowledged either, so if it is true it comes again (the map server repeats it after a second)."""
 ADOPTED_S = 900.0
+"""How long a route of an earlier run is kept from when it is asked about."""
 SWITCHED_MINUTES = 5
+RECLAIMS, RECLAIMS_S = 5.0, 60.0
+"""How often an address of our own is claimed again at once, as a machine is; then with the next registrations."""
 
 
 class Control:
@@ -55,9 +72,11 @@ class Control:
         self._out: list[Output] = []
         nonces = self.nonces = Nonces(wall, now, request_nonce)
         self.residents = Residents(policy, site.own, self.away)
-        self.itr = Itr(site, self._out, self.refusals, nonces, self.local)
+        self.itr = Itr(site, self._out, self.refusals, nonces, self.local, self.router_has)
         self.etr = Etr(site, self._out, self.refusals, nonces, self.itr.cache, self.local, register_nonce)
         self._servers = {server.address: server for server in site.servers}
+        self._usurped: list[EidPrefix] = []
+        self._reclaims = SourceBuckets(RECLAIMS / RECLAIMS_S, RECLAIMS)
         for prefix in site.prefixes:
             self.etr.registrar.eids.put(prefix, now)
 
@@ -73,6 +92,10 @@ class Control:
         if resident is not None:
             return not resident.expected
         return eid.host and self.site.own(eid) and not self.away(eid)
+
+    def router_has(self, eid: EidPrefix) -> bool:
+        """Whether it is an address of the router itself, on its LAN: nobody else can have that."""
+        return eid in self.residents.policy.own_addresses
 
     def away(self, eid: EidPrefix) -> bool:
         """Whether an EID of our subnet is elsewhere now."""
@@ -118,11 +141,21 @@ class Control:
     def miss(self, packet: bytes, now: float) -> None:
         """An IP packet to an EID without a route."""
         ends = self.itr.miss(packet, now)
-        if ends is not None and self.local(ends[0]):
+        if ends is None:
+            self._missed_here(packet, now)
+        elif self.local(ends[0]):
             found = self.itr.cache.find(ends[1])
             if found is not None and isinstance(found[1].way, Encap):
                 for rloc, _ in found[1].way.paths:
                     self.etr.correspondents.heard(ends[0], rloc, now)
+
+    def _missed_here(self, packet: bytes, now: float) -> None:
+        """A packet to an EID that has moved in, and whose route to the LAN the kernel has lost."""
+        ends = ends_of(packet)
+        eid = None if ends is None else host(self.site.iid, ends[1])
+        if eid is not None and self.local(eid) and self.residents.unrouted(eid, now):
+            self.refusals.refuse("route that the kernel has lost", eid, now)
+            self._out += [SetRoute(eid, ToLan()), Release(eid, (packet,))]
 
     # -- in: the LAN and the agent ---------------------------------------------------------------------
 
@@ -135,6 +168,9 @@ class Control:
         if reason:
             self.refusals.refuse(reason, mac.hex(":"), now, eid)
             return False
+        displaced = self.residents.displaced(eid, mac, now)
+        if displaced is not None:
+            self.erase(displaced, now, withdraw=True)
         self.claim(eid, mac, now, pinned=False)
         return True
 
@@ -176,7 +212,10 @@ class Control:
 
     def adopt(self, eid: EidPrefix, way: Way, now: float) -> None:
         """A route that an earlier run left in the kernel: it stays, and the map system is asked about it."""
-        self.itr.adopt(eid, way, now, ADOPTED_S)
+        if self.router_has(eid):
+            self._out.append(RemoveRoute(eid))
+        else:
+            self.itr.adopt(eid, way, now, ADOPTED_S + len(self.itr.cache.table) / PER_S)
 
     def saw(self, eid: EidPrefix, now: float) -> None:
         """A packet to a watched EID was seen on the LAN: its mapping is in use, so it is asked for again."""
@@ -218,6 +257,10 @@ class Control:
             return  # no acknowledgement: what is true is sent again
         if not confirms:
             self.etr.acknowledge(message, server)
+        for eid in self._usurped:  # after the acknowledgement it is a new claim (docs/mapserver.md)
+            if self._reclaims.take(eid, now):
+                self.etr.registrar.claim(eid, now)
+        self._usurped.clear()
 
     def _believed(self, message: MapNotify, source: IPAddress, now: float) -> bool:
         """Whether an authenticated Map-Notify that confirms nothing and is of no subscription is the case now, and
@@ -238,7 +281,7 @@ class Control:
         if self.itr.replayed(message) or not any(self._concerns_us(record) for record in message.records):
             self.refusals.refuse("Map-Notify that nobody asked for", source, now)
             return False
-        if self.etr.denied(message):
+        if self.etr.denied(message, self.router_has):
             # With an acknowledgement our next Map-Register would take the EID from who has it.
             self.refusals.refuse("Map-Notify against what is ours", source, now)
             return False
@@ -257,10 +300,17 @@ class Control:
     def _elsewhere(self, record: MappingRecord, nonce: int, now: float) -> bool:
         """An EID of ours is behind another router: late packets are sent on, its correspondents told.
 
-        ``False`` if that is not believed yet, as the EID has just come (back) here.
+        ``False`` if that is not believed yet, as the EID has just come (back) here. An address of this router
+        itself is registered from now on.
         """
         eid = record.eid
         if not isinstance(eid, EidPrefix):
+            return True
+        if self.router_has(eid):
+            self.refusals.refuse("claim of an address of our own", eid, now)
+            self.etr.believed(eid, nonce)
+            self.etr.registrar.eids.put(eid, now)
+            self._usurped.append(eid)
             return True
         claimed = self.etr.registrar.eids.get(eid)
         if claimed is not None and now - claimed < YOUNG_S:

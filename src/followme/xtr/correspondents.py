@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from followme.lisp import EidPrefix
 
@@ -16,9 +16,11 @@ AGE_S = 86_400.0
 
 
 class Correspondents:
-    """For each EID-prefix the RLOCs heard about it, the latest last; bounded, ageing."""
+    """For each EID-prefix the RLOCs heard about it, the latest last; bounded, ageing. One of the map-cache, as
+    ``uses`` says, does not go for one that is not: anybody can forge a Map-Request."""
 
-    def __init__(self) -> None:
+    def __init__(self, uses: Callable[[IPAddress], bool]) -> None:
+        self._uses = uses
         self._heard: OrderedDict[EidPrefix, OrderedDict[IPAddress, float]] = OrderedDict()
         self._times: Counter[IPAddress] = Counter()
 
@@ -30,7 +32,9 @@ class Correspondents:
         rlocs[rloc] = now
         rlocs.move_to_end(rloc)
         while len(rlocs) > MAX_RLOCS:
-            self._forget([rlocs.popitem(last=False)[0]])
+            victim = next((one for one in rlocs if not self._uses(one)), next(iter(rlocs)))
+            del rlocs[victim]
+            self._forget([victim])
         while len(self._heard) > MAX_EIDS:
             self._forget(self._heard.popitem(last=False)[1])
 

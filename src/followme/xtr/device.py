@@ -85,6 +85,12 @@ async def remove(name: str = "lisp0", *, namespace: str | None = None) -> bool:
     return True
 
 
+async def kind(name: str, *, namespace: str | None = None) -> str | None:
+    """Of what kind a device is ("vxlan", "tun", ...); ``None`` if there is none of that name."""
+    found = await _show(name, namespace)
+    return None if found is None else str(found.get("linkinfo", {}).get("info_kind", ""))
+
+
 async def addresses(name: str, *, namespace: str | None = None) -> tuple[IPv4Address | IPv6Address, ...]:
     """The IP addresses of a device."""
     where = [] if namespace is None else ["-n", namespace]

@@ -34,11 +34,16 @@ FEW_PER_S, FEW_BURST = 500.0, 500.0
 """For RLOC-probes, and for whom we know: a flood of a stranger, who forges his addresses, is in another bucket."""
 SOURCE_PER_S, SOURCE_BURST = 100.0, 200.0
 """For each of these."""
+PEER_PROBES_PER_S, PEER_PROBES_BURST = 2000.0, 2000.0
+"""For the RLOC-probes of each whom we send to, and twice as many of all: the answer is cheap, and whoever probes us
+much in a peer's name makes it think that we are dead only beyond this."""
 MAX_RECORDS = 16
 SMR_EVERY_S = 0.5
 MAX_SMRS = 256
 """Correspondents that are solicited for one EID at one time."""
 MAX_REMEMBERED = 4096
+MAX_DEPARTED = 65536
+"""EIDs that were said to be elsewhere: of one that is forgotten a recorded word would count again."""
 
 
 class Standing(Enum):
@@ -66,12 +71,15 @@ class Etr:
         self._site, self._out, self._refusals, self._nonces = site, out, refusals, nonces
         self._cache, self._local = cache, local
         self.registrar = Registrar(site, out, register_nonce)
-        self.correspondents = Correspondents()
+        self.correspondents = Correspondents(cache.uses)
         self._forwarded = Bucket(ANSWERS_PER_S, ANSWERS_BURST)
         self._gates = {
             (standing, probe): Gate(FEW_PER_S, FEW_BURST, SOURCE_PER_S, SOURCE_BURST)
             for standing in Standing for probe in (False, True)
         }  # fmt: skip
+        self._gates[Standing.PEER, True] = Gate(
+            2 * PEER_PROBES_PER_S, 2 * PEER_PROBES_BURST, PEER_PROBES_PER_S, PEER_PROBES_BURST
+        )
         self._gates[Standing.STRANGER, False] = Gate(ANSWERS_PER_S, ANSWERS_BURST, SOURCE_PER_S, SOURCE_BURST)
         self._smrs_due: OrderedDict[tuple[EidPrefix, IPAddress], float] = OrderedDict()
         self._smrs: OrderedDict[tuple[EidPrefix, IPAddress], float] = OrderedDict()
@@ -99,7 +107,8 @@ class Etr:
         target = source
         if forwarded:
             families = {rloc.version for rloc in self._site.rlocs}
-            target = next((rloc for rloc in message.itr_rlocs if rloc.version in families), source)
+            usable = (rloc for rloc in message.itr_rlocs if isinstance(rloc, IPAddress))
+            target = next((rloc for rloc in usable if rloc.version in families), source)
         elif source not in message.itr_rlocs:
             self._refusals.refuse("Map-Request for another's answer", source, now)
             return
@@ -160,13 +169,14 @@ class Etr:
             for record in message.records
         )
 
-    def denied(self, message: MapNotify) -> bool:
-        """Whether it says that what is still ours is behind other routers."""
+    def denied(self, message: MapNotify, disputed: Callable[[EidPrefix], bool]) -> bool:
+        """Whether it says that what is still ours is behind other routers, but for what is claimed again."""
         ours = set(self._site.rlocs)
         return any(
             isinstance(record.eid, EidPrefix) and bool(record.locators)
             and (record.eid in self.registrar.eids or self._local(record.eid))
             and not any(loc.address in ours for loc in record.locators)
+            and not disputed(record.eid)
             for record in message.records
         )  # fmt: skip
 
@@ -174,7 +184,7 @@ class Etr:
         """An ``elsewhere`` was acted on: older ones are replays from now on."""
         self._notified[eid] = nonce
         self._notified.move_to_end(eid)
-        while len(self._notified) > MAX_REMEMBERED:
+        while len(self._notified) > MAX_DEPARTED:
             self._notified.popitem(last=False)
         self.departed = tuple(self._notified.items())
 
@@ -240,9 +250,10 @@ class Etr:
         self._smrs.move_to_end((eid, rloc))
         while len(self._smrs) > MAX_REMEMBERED:
             self._smrs.popitem(last=False)
+        ours = sorted(self._site.rlocs, key=lambda own: own.version != rloc.version)
         request = MapRequest(
             self._nonces.next(now),
-            tuple(sorted(self._site.rlocs, key=lambda own: own.version != rloc.version)),
+            tuple(ours),
             (EidRecord(eid),),
             source_eid=eid if eid.host else None,
             smr=True,

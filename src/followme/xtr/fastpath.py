@@ -208,13 +208,14 @@ def problem(device: TunnelDevice, *, lan: str, up: str) -> str | None:
         return f"cannot look at {lan} and {up}: {error}"
 
 
-def detach(namespace: str | None, name: str) -> None:
-    """Remove our program from a device; harmless if there is none or no device."""
+def detach(namespace: str | None, name: str) -> bool:
+    """Remove our program from a device; False if there is none or no device."""
     try:
         index = _index(namespace, name)
         _request(namespace, _DELTFILTER, 0, _TCMSG.pack(0, index, 0, _INGRESS, _INFO))
     except (OSError, DataPlaneError):
-        return
+        return False
+    return True
 
 
 def _metric(entry: Entry) -> int:

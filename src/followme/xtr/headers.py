@@ -39,7 +39,7 @@ class PlainHeaders:
                 raise DataPlaneError(f"{name!r} cannot be the name of a device in an nftables rule")
         if not self._uplinks:
             raise DataPlaneError(f"{device.name}: name at least one device towards the core")
-        self._table = "lisp_" + re.sub(r"[^A-Za-z0-9_]", "_", device.name)
+        self._table = table_name(device.name)
 
     async def ensure(self, peers: Iterable[Address]) -> None:
         """Make the table, or put a fresh one in its place, for these peers."""
@@ -116,10 +116,16 @@ class PlainHeaders:
             return await run(argv, namespace=self._device.namespace, input_text=text)
         except ProcessError as error:
             place = self._device.namespace or "this namespace"
+            text = " ".join(str(error).split())  # one line in the log
             raise DataPlaneError(
-                f"nftables refused table {self._table} in {place}: {error}; it needs root, Linux 5.16 "
-                f"(egress hook) and the devices {', '.join(self._uplinks)}"
+                f"nftables refused table {self._table} in {place}: {text}; it needs root, "
+                f"Linux 5.16 (egress hook) and the devices {', '.join(self._uplinks)}"
             ) from None
+
+
+def table_name(tunnel: str) -> str:
+    """What the table of a tunnel device is called."""
+    return "lisp_" + re.sub(r"[^A-Za-z0-9_]", "_", tunnel)
 
 
 def _split(peers: Iterable[Address]) -> tuple[list[str], list[str]]:

@@ -8,14 +8,16 @@ from typing import Protocol
 from followme.lisp import EidPrefix, MapNotify, MappingRecord, MapRequest
 from followme.system.seldom import Refusals
 
-from .buckets import Bucket
+from .buckets import Bucket, Gate
 from .hints import Hints
 from .mapcache import MapCache, addresses, agrees
 from .outputs import IPAddress
 from .site import Site
 
 SMRS_PER_S, SMRS_BURST = 10.0, 20.0
-"""Solicitations from RLOCs that the mapping does not have that are followed, of all senders together."""
+"""EIDs that are asked about as RLOCs solicit us that the mapping does not have, of all of these together."""
+KNOWN_SMRS_PER_S, KNOWN_SMRS_BURST = 200.0, 400.0
+"""The same for those from its locators, as anybody may write such an address; each of these has half of it."""
 
 
 class Ask(Protocol):
@@ -31,6 +33,7 @@ class Hearsay:
         self._site, self._cache, self._refusals, self._ask = site, cache, refusals, ask
         self.hints = Hints()
         self._strange_smrs = Bucket(SMRS_PER_S, SMRS_BURST)
+        self._known_smrs = Gate(KNOWN_SMRS_PER_S, KNOWN_SMRS_BURST, KNOWN_SMRS_PER_S / 2, KNOWN_SMRS_BURST / 2)
 
     def solicited(self, message: MapRequest, source: IPAddress, now: float) -> None:
         """An SMR (RFC 9301, 6.1): the map system is asked. What we have subscribed to has told us already what a
@@ -57,6 +60,9 @@ class Hearsay:
             known = True
             if former and any(entry.nonce is not None for _, entry in self._cache.table.covering(eid)):
                 self._refusals.counts["SMR about what is known"] += 1
+                continue
+            if not self._known_smrs.take(source, now):
+                self._refusals.refuse("rate of SMRs", source, now)
                 continue
             if not self.hints.take(asked, now):
                 self._refusals.counts["SMR too soon"] += 1

@@ -26,15 +26,20 @@ class Hints:
     def take(self, eid: EidPrefix, now: float) -> bool:
         """Whether to ask for ``eid`` now. If it is too soon after the last time, ``due`` will name it: the answer
         to that one may be older than the hint."""
-        last = self._asked.get(eid)
-        if last is not None and now - last < EVERY_S:
+        if now - self._asked.get(eid, float("-inf")) < EVERY_S or not self._room(eid, now):
             if len(self._later) < MAX_REMEMBERED:
                 self._later.setdefault(eid, now + EVERY_S)
             return False
         self._later.pop(eid, None)
         self._asked[eid] = now
         self._asked.move_to_end(eid)
-        while len(self._asked) > MAX_REMEMBERED:
+        return True
+
+    def _room(self, eid: EidPrefix, now: float) -> bool:
+        """Whether the EID can be remembered: if not, it would be asked about more than once in ``EVERY_S``."""
+        if eid not in self._asked and len(self._asked) >= MAX_REMEMBERED:
+            if now - next(iter(self._asked.values())) < EVERY_S:
+                return False
             self._asked.popitem(last=False)
         return True
 

@@ -14,9 +14,9 @@ from itertools import chain
 from followme.lisp import (
     CONTROL_PORT,
     Action,
+    Address,
     EidPrefix,
     EidRecord,
-    EncapsulatedControlMessage,
     MapNotify,
     MappingRecord,
     MapReply,
@@ -24,15 +24,32 @@ from followme.lisp import (
 )
 from followme.system.seldom import Refusals
 
+from .asking import itr_rlocs, question
 from .hearsay import Hearsay
 from .mapcache import Entry, MapCache, addresses
-from .outputs import Answered, Datagram, Encap, IPAddress, LocatorState, Output, Redirected, Release, Way
+from .outputs import (
+    Answered,
+    Datagram,
+    Encap,
+    IPAddress,
+    LocatorState,
+    Native,
+    Output,
+    Redirected,
+    Release,
+    SetRoute,
+    Way,
+)
 from .paced import Paced
 from .probing import Prober
 from .requests import Ask, Nonces, Requests
 from .site import Site, ends_of, host
 
 UNANSWERED_MINUTES = 0
+ROUTE_AGAIN_S = 1.0
+MAX_MISSED = 512
+"""Packets of a mapping that are given back to the kernel after its route was set: as many as the punt's queue has.
+Without a bound those of a route that cannot be set would go round until their TTL ends."""
 MAX_SUBSCRIBED_HOLES = 256
 """Negative mappings that we subscribe to: each is an entry at the map server."""
 PUBLICATION_WINDOW = 1 << 16
@@ -40,21 +57,23 @@ PUBLICATION_WINDOW = 1 << 16
 
 
 class Itr:
-    """Remote mappings: asked for, kept, changed. Outputs go to ``out``."""
+    """Remote mappings: asked for, kept, changed. Outputs go to ``out``. ``local`` says whether an EID is behind us,
+    ``router_has`` whether it is an address of this router itself."""
 
     def __init__(
-        self, site: Site, out: list[Output], refusals: Refusals, nonces: Nonces, local: Callable[[EidPrefix], bool]
-    ) -> None:
+        self, site: Site, out: list[Output], refusals: Refusals, nonces: Nonces, local: Callable[[EidPrefix], bool],
+        router_has: Callable[[EidPrefix], bool],
+    ) -> None:  # fmt: skip
         self._site, self._out, self._refusals, self._local = site, out, refusals, local
+        self._router_has = router_has
         self.prober = Prober(site.probe_interval_s, nonces)
         self.watched: dict[IPAddress, EidPrefix] = {}
         """RLOCs to be probed also while no packet goes there."""
         self.cache = MapCache(out, site.max_entries, self.prober.down, site.own)
-        self.requests = Requests(nonces)
+        self.requests = Requests(nonces, self._displaced)
         self.hearsay = Hearsay(site, self.cache, refusals, self.ask)
         self._hints = self.hearsay.hints
         self._paced = Paced()
-        self._resolver = 0
 
     def miss(self, packet: bytes, now: float) -> tuple[EidPrefix, EidPrefix] | None:
         """An IP packet to an EID without a route; returned are its source and its destination, if it is IP."""
@@ -70,14 +89,26 @@ class Itr:
             self._refusals.refuse("miss for an EID of ours or of nobody", source, now, eid)
             return None
         found = self.cache.find(eid)
-        if found is not None and isinstance(found[1].way, Encap):
-            self._out.append(Release(eid, (packet,)))  # it was under way when the route was set
+        if found is not None and isinstance(found[1].way, Encap | Native):
+            self._missed(*found, now)
+            if found[1].missed <= MAX_MISSED:
+                self._out.append(Release(eid, (packet,)))  # it was under way when the route was set
             return source, eid
+        if found is not None:
+            self._missed(*found, now)
         reason = self.requests.miss(eid, packet, source.address, now)
         if reason:
             self._refusals.refuse(reason, source.network, now, eid)
         self.send_due(now)
         return source, eid
+
+    def _missed(self, eid: EidPrefix, entry: Entry, now: float) -> None:
+        """A packet missed though its mapping is known: long after its route was set the kernel has lost that."""
+        if now - entry.routed >= ROUTE_AGAIN_S:
+            entry.routed, entry.missed = now, 0
+            self._refusals.refuse("route that the kernel has lost", eid, now)
+            self._out.append(SetRoute(eid, entry.way))
+        entry.missed += 1
 
     def ask(self, eid: EidPrefix, now: float, *, subscribe: bool = True, smr: bool = False) -> None:
         """Ask the map system for ``eid``.
@@ -91,6 +122,11 @@ class Itr:
     def _begin(self, eid: EidPrefix, now: float, *, subscribe: bool = True, smr: bool = False) -> None:
         self.requests.begin(eid, now, subscribe=subscribe and not self._site.own(eid), smr=smr)
 
+    def _displaced(self, ask: Ask, now: float) -> None:
+        """There are too many asks, and this one has made room for another."""
+        self._refusals.refuse("too many Map-Requests under way", ask.smr_invoked, now, ask.eid)
+        self._out.append(Answered(ask.eid, None))
+
     def reply(self, message: MapReply, source: IPAddress, now: float) -> None:
         """A Map-Reply: the nonce must be one of ours, the source one that may answer (RFC 9301, 5.4)."""
         if message.probe:
@@ -101,12 +137,13 @@ class Itr:
             late = self.requests.recently(message.nonce) is not None
             self._refusals.refuse("late Map-Reply" if late else "Map-Reply with a wrong nonce", source, now)
             return
-        records = self._records(message.records, ask.eid)
-        home = self._home(message.records, ask.eid)
+        system = self._map_system(source)
+        records = self._records(message.records, ask.eid, whole=system)
+        home = system and self._home(message.records, ask.eid)
         if not records and not home:
             self._refusals.refuse("Map-Reply for another EID", source, now, ask.eid)
             return
-        if not self._plausible(source, records):
+        if not system and not any(loc.address == source for _, record in records for loc in record.locators):
             self._refusals.refuse("Map-Reply from a stranger", source, now, ask.eid)
             return
         if records:
@@ -170,12 +207,19 @@ class Itr:
 
     def place(self, record: MappingRecord, eid: EidPrefix, now: float, nonce: int | None = None) -> None:
         """Put a mapping that is believed in the map-cache, and tell. What is to be asked for with each packet
-        (ACT 2; RFC 9301, 5.4) has no entry: its packets miss."""
+        (ACT 2; RFC 9301, 5.4) has no entry: its packets miss. An address of this router itself never has one."""
+        if self._router_has(eid):
+            self._refusals.refuse("mapping of an address of our own", eid, now)
+            return
         if not record.locators and record.action == Action.SEND_MAP_REQUEST:
             self._gone(eid, now)
             return
         ours = set(self._site.rlocs)
         locators = tuple(loc for loc in record.locators if loc.address not in ours)
+        if any(self._inside(loc.address) for loc in locators):
+            self._refusals.refuse("RLOC in the EID space", eid, now)
+            locators = tuple(loc for loc in locators if not self._inside(loc.address))
+            record = replace(record, locators=locators, action=record.action if locators else Action.DROP)
         if record.locators and not locators:
             # The map system sends us its packets, and we do not have it: a loop, if we believed it.
             self._refusals.refuse("mapping to ourselves", eid, now)
@@ -192,6 +236,10 @@ class Itr:
         self.prober.use(addresses(entry), now)
         if isinstance(entry.way, Encap) and (before is None or before[1].way != entry.way):
             self._out.append(Redirected(eid, tuple(rloc for rloc, _ in entry.way.paths)))
+
+    def _inside(self, address: Address) -> bool:
+        """Whether packets to an RLOC would need a mapping themselves."""
+        return isinstance(address, IPAddress) and self._site.in_space(host(self._site.iid, address.packed))
 
     def _gone(self, eid: EidPrefix, now: float) -> None:
         entry = self.cache.remove(eid)
@@ -212,15 +260,14 @@ class Itr:
 
     def timer(self, now: float) -> None:
         self._paced.put(self.cache.timer(now))
-        for eid in self._paced.due(now):
-            if eid in self.cache.table:
-                self._begin(eid, now)
+        for eid in self._paced.due(now, self.cache.table):
+            self._begin(eid, now)
         for eid in self._hints.due(now):
             self._begin(eid, now, subscribe=False, smr=True)
         self.send_due(now)
         probes, gone = self.prober.due({**self.watched, **self.cache.rlocs()}, now)
         for rloc, eid, nonce in probes:
-            request = MapRequest(nonce, self._itr_rlocs(rloc), (EidRecord(eid),), probe=True)
+            request = MapRequest(nonce, itr_rlocs(self._site, rloc), (EidRecord(eid),), probe=True)
             self._out.append(Datagram(request.encode(), rloc, CONTROL_PORT))
         for rloc in gone:
             self._out.append(LocatorState(rloc, False))
@@ -244,7 +291,8 @@ class Itr:
         """Send the Map-Requests that are due, and give up those that were not answered."""
         send, given_up = self.requests.due(now)
         for ask, nonce in send:
-            self._send(ask, nonce)
+            if (datagram := question(self._site, ask, nonce)) is not None:
+                self._out.append(datagram)
         for ask in given_up:
             self._refusals.refuse("no answer of the map system", ask.eid, now)
             self._out.append(Answered(ask.eid, None))
@@ -252,43 +300,19 @@ class Itr:
                 # Nothing known, and nobody to ask: its packets are not asked about for a second.
                 self.cache.put(MappingRecord(ask.eid, (), UNANSWERED_MINUTES, Action.DROP), ask.eid, now)
 
-    def _send(self, ask: Ask, nonce: int) -> None:
-        resolvers = self._site.resolvers
-        if not resolvers:
-            return
-        address, port = resolvers[(self._resolver + ask.attempt - 1) % len(resolvers)]
-        rlocs = self._itr_rlocs(address)
-        # A subscription that is refused is not answered at all: then without it.
-        subscribe = ask.subscribe and ask.attempt <= 2
-        request = MapRequest(
-            nonce,
-            rlocs,
-            (EidRecord(ask.eid, notify=subscribe),),
-            source_eid=None if ask.source is None else host(self._site.iid, ask.source),
-            smr_invoked=ask.smr_invoked,
-            xtr_id=self._site.xtr_id if subscribe else None,
-            site_id=self._site.site_id if subscribe else 0,
-        )
-        # The inner header: from us to the EID asked for (RFC 9301, 5.8). Families must agree in it.
-        inner = ask.eid.network.network_address
-        source: IPAddress = next((rloc for rloc in rlocs if rloc.version == inner.version), rlocs[0])
-        if source.version != inner.version:
-            inner = address
-            source = rlocs[0]
-        data = EncapsulatedControlMessage(source, inner, request).encode()
-        self._out.append(Datagram(data, address, port))
-
-    def _itr_rlocs(self, peer: IPAddress) -> tuple[IPAddress, ...]:
-        """Our RLOCs, one of the peer's family first."""
-        return tuple(sorted(self._site.rlocs, key=lambda rloc: rloc.version != peer.version))
-
     def _records(
-        self, records: tuple[MappingRecord, ...], asked: EidPrefix
+        self, records: tuple[MappingRecord, ...], asked: EidPrefix, *, whole: bool = True
     ) -> list[tuple[EidPrefix, MappingRecord]]:
         """What of an answer concerns what was asked: the mapping that covers it, and more-specifics in that.
 
-        A prefix wider than the EID space is taken for its part in it only; what is ours is not taken.
+        A prefix wider than the EID space is taken for its part in it only; what is ours is not taken. Without
+        ``whole`` an ETR speaks for itself: it is the one for what was asked, says the map system, and for what
+        else it says is known of nobody; its mapping is taken for what was asked alone.
         """
+        if not whole:
+            covering = [r for r in records if isinstance(r.eid, EidPrefix) and r.eid.covers(asked)]
+            best = max(covering, key=lambda r: r.eid.length, default=None)
+            records = () if best is None else (replace(best, eid=asked),)
         taken = []
         widest = next(
             (r.eid for r in records if isinstance(r.eid, EidPrefix) and r.eid.covers(asked)), None
@@ -316,13 +340,10 @@ class Itr:
         best = max(covering, key=lambda eid: eid.length, default=None)
         return asked in self.cache.away and best in self._site.prefixes
 
-    def _plausible(self, source: IPAddress, records: list[tuple[EidPrefix, MappingRecord]]) -> bool:
-        """An answer comes from the map system, or from a locator of the mapping itself."""
-        if any(source == address for address, _ in self._site.resolvers):
-            return True
-        if any(source == server.address for server in self._site.servers):
-            return True
-        return any(loc.address == source for _, record in records for loc in record.locators)
+    def _map_system(self, source: IPAddress) -> bool:
+        """Whether an answer comes from the map system; else it must come from a locator of the mapping itself."""
+        servers = (server.address for server in self._site.servers)
+        return any(source == address for address, _ in self._site.resolvers) or source in servers
 
     def _answer(
         self, ask: Ask, records: list[tuple[EidPrefix, MappingRecord]], now: float, nonce: int | None
@@ -330,7 +351,7 @@ class Itr:
         packets = self.requests.drop(ask)
         for eid, record in records:
             self.place(record, eid, now, nonce if eid.covers(ask.eid) else None)
-        if self._subscribed(ask.eid) and all(eid != ask.eid for eid, _ in records):
+        if (nonce is not None or self._subscribed(ask.eid)) and all(eid != ask.eid for eid, _ in records):
             self._gone(ask.eid, now)  # it is a part of a larger mapping now
         if packets and self.cache.find(ask.eid) is None:
             self._refusals.counts["no mapping yet"] += 1

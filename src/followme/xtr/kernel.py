@@ -12,24 +12,34 @@ switch from one to the other is one request, with the other route still or alrea
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Address
+import logging
+from ipaddress import IPv4Address, ip_network
 from typing import Protocol
 
 from followme.lisp import EidPrefix
 from followme.system import netns
 from followme.xtr import device, fastpath, routemsg
+from followme.xtr.errors import DataPlaneError
 from followme.xtr.fastpath import FastPath
-from followme.xtr.headers import PlainHeaders
+from followme.xtr.headers import PlainHeaders, table_name
 from followme.xtr.routes import MapCacheRoutes
 
 from .arms import Arms
 from .config import RouterConfig
+from .losses import Losses, Lost, TableLosses
 from .netlink import Netlink
 from .outputs import Drop, Encap, IPAddress, Native, ToLan, Way
 from .punt import MTU
 
+log = logging.getLogger(__name__)
+
 TABLE, ARMS_TABLE, ARRIVALS_TABLE = 4341, 4342, 4343
-_ARMS_RULE, _ARRIVALS_RULE, _RULE = 900, 901, 902
+TABLES = TABLE, ARMS_TABLE, ARRIVALS_TABLE
+
+
+def rules(config: RouterConfig) -> tuple[tuple[int, int, str | None], ...]:
+    """Our rules: priority, table, and the device that a packet came in by, where that counts."""
+    return (900, ARMS_TABLE, config.lan), (901, ARRIVALS_TABLE, config.tunnel), (902, TABLE, None)
 
 
 class DataPlane(Protocol):
@@ -43,8 +53,13 @@ class DataPlane(Protocol):
         """Make or adopt devices, rules and fixed routes (``punt`` is a device that is there); what mappings
         an earlier run left."""
 
-    async def punt(self, device: str) -> None:
-        """Have what no mapping is known for go to ``device``, which is new; may raise ``ProcessError``."""
+    def watch(self, lost: Lost) -> None:
+        """After ``start``: tell ``lost`` of each device, route, rule or nftables table of ours that is lost."""
+
+    async def mend(self, punt: str) -> None:
+        """Make again what was lost, as ``start`` does; the routes of mappings and EIDs, neighbours and arms are to
+        be set anew. Refused while the LAN's or the core's device is down. May raise ``ProcessError``, ``OSError``.
+        """
 
     def strange(self, way: Way) -> bool:
         """Whether ``admit`` must come before a route of this way."""
@@ -84,8 +99,9 @@ class KernelPlane:
         try:
             self._lan = self._netlink.index(config.lan)
             self.lan_mac = self._netlink.mac(config.lan)
-            if config.host_port is not None:
-                self._netlink.index(config.host_port)
+            for device_ in (config.up, config.host_port):
+                if device_ is not None:
+                    self._netlink.index(device_)
         except BaseException:
             self._netlink.close()
             raise
@@ -94,32 +110,43 @@ class KernelPlane:
         self._tables: list[MapCacheRoutes] = []
         self._headers: PlainHeaders | None = None
         self._fast: FastPath | None = None
+        self._losses: Losses | None = None
+        self._table_losses: TableLosses | None = None
         self._admitting = asyncio.Lock()
         self._plain: set[IPAddress] = set()
 
     async def start(self, punt: str) -> dict[EidPrefix, Way]:
         config = self._config
+        former, former_fast = self._tables, self._fast
+        self._lan, self.lan_mac = self._netlink.index(config.lan), self._netlink.mac(config.lan)
         self.lan_addresses = await device.addresses(config.lan, namespace=self._namespace)
         tunnel = await device.ensure(config.tunnel, namespace=self._namespace, core_mtu=config.core_mtu)
         netns.sysctl(self._namespace, {f"ipv4/conf/{config.tunnel}/rp_filter": 0})
         await self._arms.watch()
-        self._plain = {rloc for rloc, header in config.peers.items() if header == "rfc9300"}
+        self._plain |= {rloc for rloc, header in config.peers.items() if header == "rfc9300"}
         local = next((one.address for one in config.rlocs if isinstance(one.address, IPv4Address)), None)
         if local is not None:
             self._fast = await fastpath.ensure(
                 tunnel, lan=config.lan, up=config.up, local_rloc=local,
                 plain=bool(self._plain) or config.header == "rfc9300",
             )  # fmt: skip
+        if self._fast is not None:
+            for address in self.lan_addresses:
+                # The programs do not ask the kernel's local table: a mapping would carry our own packets away.
+                self._fast.hold(ip_network(address))
         self._headers = PlainHeaders(tunnel, [config.up], fastpath=self._fast)
         # The fast path mirrors the map-cache alone; what an arm says is held back from it.
         self._routes = MapCacheRoutes(tunnel, table=TABLE, fastpath=self._fast)
         self._armed, self._expected = (MapCacheRoutes(tunnel, table=one) for one in (ARMS_TABLE, ARRIVALS_TABLE))
         self._tables = [self._routes, self._armed, self._expected]
+        self._close(former, former_fast)
+        if self._losses is not None:
+            self._losses.ignore(routes.port for routes in self._tables)
         own = {prefix.network for prefix in config.eid_prefixes}
         space = {prefix.network for prefix in config.eid_space}
         for network in sorted(own, key=str):
             self._routes.replace(routemsg.Negative(network, routemsg.RouteType.THROW))
-        await self.punt(punt)
+        await self._set_punt(punt)
         found: dict[EidPrefix, Way] = {}
         for entry in self._routes.entries():
             eid = EidPrefix.of(entry.eid, config.instance_id)
@@ -135,12 +162,29 @@ class KernelPlane:
         else:
             await self._headers.remove()
         # Rules last: before the routes are there, packets would be thrown into an empty table.
-        self._netlink.add_rule(_ARMS_RULE, ARMS_TABLE, config.lan)
-        self._netlink.add_rule(_ARRIVALS_RULE, ARRIVALS_TABLE, config.tunnel)
-        self._netlink.add_rule(_RULE, TABLE)
+        for rule in rules(config):
+            self._netlink.add_rule(*rule)
         return found
 
-    async def punt(self, device: str) -> None:
+    def watch(self, lost: Lost) -> None:
+        try:
+            self._losses = Losses(self._namespace, (self._config.lan, self._config.up, self._config.tunnel),
+                                  self._config.punt, TABLES, lost)  # fmt: skip
+            self._losses.ignore(routes.port for routes in self._tables)
+            tables = {self._arms.table}
+            if self._plain or self._config.header == "rfc9300":  # else we delete it ourselves
+                tables.add(table_name(self._config.tunnel))
+            self._table_losses = TableLosses(self._namespace, tables, lost)
+        except OSError as error:
+            log.warning("the kernel does not tell of what it loses (%s): only what packets miss is mended", error)
+
+    async def mend(self, punt: str) -> None:
+        for name in (self._config.lan, self._config.up):
+            if self._losses is not None and not self._losses.up(name):
+                raise DataPlaneError(f"{name} is down, or not there")
+        await self.start(punt)
+
+    async def _set_punt(self, device: str) -> None:
         netns.sysctl(self._namespace, {f"ipv4/conf/{device}/rp_filter": 0, f"ipv4/conf/{device}/accept_local": 1})
         # Before it is up, so that the kernel has nothing of its own to say there.
         link = f"link set dev {device}"
@@ -156,7 +200,12 @@ class KernelPlane:
         async with self._admitting:  # else of two at once the second would undo the first
             new = self._unprepared(way)
             if new and self._headers is not None:
-                await self._headers.set_peers(self._plain | set(new))
+                peers = self._plain | set(new)
+                try:
+                    await self._headers.set_peers(peers)
+                except DataPlaneError as error:
+                    log.warning("%s; it is made anew", error)  # somebody has flushed nftables' rules
+                    await self._headers.ensure(peers)
                 self._plain.update(new)
 
     def set_route(self, eid: EidPrefix, way: Way) -> None:
@@ -210,12 +259,14 @@ class KernelPlane:
             self._fast.release(eid.network)
 
     async def close(self, *, leave: bool) -> None:
+        for watching in (self._losses, self._table_losses):
+            if watching is not None:
+                watching.close()
         if self._fast is not None and not leave:
             self._fast.remove()
         if not leave:
-            self._netlink.delete_rule(_RULE, TABLE)
-            self._netlink.delete_rule(_ARRIVALS_RULE, ARRIVALS_TABLE, self._config.tunnel)
-            self._netlink.delete_rule(_ARMS_RULE, ARMS_TABLE, self._config.lan)
+            for rule in rules(self._config):
+                self._netlink.delete_rule(*rule)
             for routes in self._tables:
                 for entry in routes.entries():
                     routes.delete(entry)
@@ -223,11 +274,15 @@ class KernelPlane:
             if self._headers is not None:
                 await self._headers.remove()
             await device.remove(self._config.tunnel, namespace=self._namespace)
-        for routes in self._tables:
-            routes.close()
-        if self._fast is not None:
-            self._fast.close()
+        self._close(self._tables, self._fast)
         self._netlink.close()
+
+    @staticmethod
+    def _close(tables: list[MapCacheRoutes], fast: FastPath | None) -> None:
+        for routes in tables:
+            routes.close()
+        if fast is not None:
+            fast.close()
 
     def _unprepared(self, way: Way) -> list[IPAddress]:
         if not isinstance(way, Encap):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +18,6 @@ from . import lanfilter
 from .site import host
 
 _ETH_P_ALL: Final = 3
-_SO_ATTACH_FILTER: Final = 26
 _OUTGOING: Final = 4
 _BATCH: Final = 64
 _SHARES: Final = (1.0, 0.5, 0.25, 0.125)
@@ -77,19 +74,23 @@ class LanSensor:
     """A packet socket on the LAN device behind the filter of ``lanfilter``."""
 
     def __init__(self, namespace: str | None, device: str, iid: int) -> None:
-        self._iid = iid
+        self._iid, self._device = iid, device
         self._interest: lanfilter.Interest | None = None
         self._refused_until = float("-inf")
         self._warned = False
         self.socket = socket_in(namespace, socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             self.socket.setblocking(False)
-            self._attach([(0x06, 0, 0, 0)])
-            self.socket.bind((device, _ETH_P_ALL))
+            lanfilter.attach(self.socket, [(0x06, 0, 0, 0)])
+            self.bind()
         except OSError as error:
             self.socket.close()
             raise DataPlaneError(f"cannot watch the LAN device {device} in {namespace or 'this namespace'}: "
                                  f"{error.strerror}; make it, or write its name in the config") from None
+
+    def bind(self) -> None:
+        """Listen at the device of that name, which may be a new one. Raises ``OSError``."""
+        self.socket.bind((self._device, _ETH_P_ALL))
 
     def filter(self, interest: lanfilter.Interest, now: float) -> None:
         """Let through what is of interest from now on. In one step: nothing slips through in between.
@@ -116,16 +117,10 @@ class LanSensor:
     def _attached(self, interest: lanfilter.Interest, share: float) -> str:
         """Attach the program; "" or why the kernel does not take it."""
         try:
-            self._attach(lanfilter.program(interest, share))
+            lanfilter.attach(self.socket, lanfilter.program(interest, share))
         except OSError as error:
             return error.strerror or str(error)
         return ""
-
-    def _attach(self, code: list[lanfilter.Instruction]) -> None:
-        program = ctypes.create_string_buffer(lanfilter.packed(code))
-        self.socket.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(code), ctypes.addressof(program))
-        )
 
     def read(self, tell: Callable[[Seen], None]) -> None:
         """What has come, up to a bound: the rest is for the next turn."""

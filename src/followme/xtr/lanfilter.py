@@ -8,6 +8,8 @@ never let through: their IP source is somebody far away.
 
 from __future__ import annotations
 
+import ctypes
+import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,10 +26,11 @@ MAX_RANGES = 16
 # mapping counts as unused.
 _KNOWN = {4: 1024, 16: 64}
 _LOUD = {4: 512, 16: 32}
-_WATCHED = {4: 64, 16: 32}
+WATCHED = {4: 64, 16: 32}
 
 _LDW, _LDH, _LDB = 0x20, 0x28, 0x30
 _JEQ, _JA, _AND, _RET = 0x15, 0x05, 0x54, 0x06
+_SO_ATTACH_FILTER = 26
 _PKTTYPE = 0xFFFFF000 + 4
 _OUTGOING = 4
 _REACH = 255
@@ -68,7 +71,7 @@ def program(interest: Interest, share: float = 1.0) -> list[Instruction]:
     ]
     for ethertype, octets, source, target in ((0x0800, 4, 26, 30), (0x86DD, 16, 22, 38)):
         body = [
-            *_matches(_of(interest.watched, octets, share * _WATCHED[octets]), target, _ACCEPT),
+            *_matches(_of(interest.watched, octets, share * WATCHED[octets]), target, _ACCEPT),
             *_matches(_of(interest.known, octets, share * _KNOWN[octets]), source, _REJECT),
             *_matches(_of(interest.loud, octets, share * _LOUD[octets]), source, _ACCEPT),
             *_matches(_of(interest.quiet, octets, MAX_RANGES), source, _REJECT),
@@ -89,6 +92,14 @@ def program(interest: Interest, share: float = 1.0) -> list[Instruction]:
 def packed(code: list[Instruction]) -> bytes:
     """The program as the kernel takes it."""
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def attach(sock: socket.socket, code: list[Instruction]) -> None:
+    """Have the program decide what the socket gets, in one step. Raises ``OSError``."""
+    program = ctypes.create_string_buffer(packed(code))
+    sock.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(code), ctypes.addressof(program))
+    )
 
 
 def _of(prefixes: Iterable[EidPrefix], octets: int, limit: float) -> list[EidPrefix]:

@@ -12,10 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from followme.lisp import TTL_UNLIMITED, UNUSABLE, Action, EidPrefix, Locator, MappingRecord
+from followme.lisp import TTL_UNLIMITED, UNUSABLE, Action, EidPrefix, Locator, MappingRecord, is_rloc
 from followme.lisp.prefixtable import PrefixTable
 
 from .outputs import Drop, Encap, IPAddress, Native, Output, RemoveRoute, SetRoute, Way
+from .watched import Watched
 
 MAX_TTL_S = 86_400.0
 WATCH_S = 30.0
@@ -44,6 +45,9 @@ class Entry:
     used: bool = False
     extensions: int = 0
     nonce: int | None = None
+    routed: float = 0.0
+    missed: int = 0
+    """Packets that came as misses since its route was set, at ``routed``."""
 
 
 def choose(locators: Iterable[Locator], down: Callable[[IPAddress], bool]) -> tuple[tuple[IPAddress, int], ...]:
@@ -51,7 +55,7 @@ def choose(locators: Iterable[Locator], down: Callable[[IPAddress], bool]) -> tu
     usable = [
         (loc.priority, loc.address, loc.weight)
         for loc in locators
-        if loc.priority != UNUSABLE and loc.reachable and isinstance(loc.address, IPAddress)
+        if loc.priority != UNUSABLE and loc.reachable and is_rloc(loc.address)
     ]
     alive = [entry for entry in usable if not down(entry[1])] or usable
     if not alive:
@@ -65,16 +69,20 @@ def choose(locators: Iterable[Locator], down: Callable[[IPAddress], bool]) -> tu
 def addresses(entry: Entry) -> set[IPAddress]:
     """All RLOCs of an entry, used now or not."""
     if entry.record is not None:
-        return {loc.address for loc in entry.record.locators if isinstance(loc.address, IPAddress)}
+        return _rlocs(entry.record)
     return {rloc for rloc, _ in entry.way.paths} if isinstance(entry.way, Encap) else set()
 
 
 def agrees(entry: Entry, record: MappingRecord) -> bool:
     """Whether an entry says the same as ``record``. Of a route from an earlier run only the locators in use are
     known."""
-    theirs = {loc.address for loc in record.locators if isinstance(loc.address, IPAddress)}
+    theirs = _rlocs(record)
     known = addresses(entry)
     return known == theirs or (entry.record is None and bool(known) and known < theirs)
+
+
+def _rlocs(record: MappingRecord) -> set[IPAddress]:
+    return {loc.address for loc in record.locators if is_rloc(loc.address)}
 
 
 class MapCache:
@@ -93,7 +101,7 @@ class MapCache:
         self._by_rloc: dict[IPAddress, set[EidPrefix]] = {}
         self._due: list[tuple[float, EidPrefix]] = []
         self._doubtful: dict[EidPrefix, None] = {}
-        self.watched: set[EidPrefix] = set()
+        self.watched = Watched()
         self.away: set[EidPrefix] = set()
         """More-specifics of our own prefixes that are behind other routers."""
         self.evicted = 0
@@ -140,7 +148,7 @@ class MapCache:
         if found is None or not found[1].watched:
             return None
         found[1].used, found[1].watched = True, False
-        self.watched.discard(found[0])
+        self.watched.pop(found[0], None)
         return found[0]
 
     def uses(self, rloc: IPAddress) -> bool:
@@ -174,6 +182,7 @@ class MapCache:
     def timer(self, now: float) -> list[EidPrefix]:
         """Expire; returned are the entries in use that the map system should be asked for again now."""
         ask = []
+        self.watched.timer(now)
         while self._due and self._due[0][0] <= now:
             _, eid = heapq.heappop(self._due)
             entry = self.table.get(eid)
@@ -192,7 +201,7 @@ class MapCache:
                     ask.append(eid)
                 elif not entry.used and not entry.watched:
                     entry.watched = True
-                    self.watched.add(eid)
+                    self.watched[eid] = None
                 heapq.heappush(self._due, (entry.expires, eid))
         return ask
 
@@ -204,7 +213,10 @@ class MapCache:
     def next_timer(self) -> float | None:
         if self._doubtful:
             return 0.0
-        return self._due[0][0] if self._due else None
+        turn = self.watched.next_timer()
+        if self._due and (turn is None or self._due[0][0] < turn):
+            return self._due[0][0]
+        return turn
 
     def _enter(
         self, eid: EidPrefix, record: MappingRecord | None, way: Way, seconds: float, now: float, nonce: int | None
@@ -214,7 +226,7 @@ class MapCache:
         if isinstance(way, Encap) and self._own(eid):
             seconds = min(seconds, AWAY_S)
         expires = now + seconds
-        entry = Entry(record, way, expires, expires - min(WATCH_S, seconds / 4), nonce=nonce)
+        entry = Entry(record, way, expires, expires - min(WATCH_S, seconds / 4), nonce=nonce, routed=now)
         self.table.put(eid, entry)
         if isinstance(way, Encap):
             for rloc in addresses(entry):
@@ -241,7 +253,7 @@ class MapCache:
         entry = self.table.pop(eid)
         if entry is not None:
             self._negative.pop(eid, None)
-            self.watched.discard(eid)
+            self.watched.pop(eid, None)
             self.away.discard(eid)
             for rloc in addresses(entry):
                 eids = self._by_rloc.get(rloc)

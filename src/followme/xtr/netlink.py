@@ -51,18 +51,18 @@ class Netlink:
         body += _attribute(_NDA_DST, address.packed) + _attribute(_NDA_LLADDR, mac)
         self._request(_RTM_NEWNEIGH, _CREATE | _REPLACE, body, f"set the neighbour {address}")
 
-    def forget_neighbour(self, device: int, address: IPAddress) -> None:
-        """Harmless where there is none."""
+    def forget_neighbour(self, device: int, address: IPAddress) -> bool:
+        """False where there is none."""
         body = struct.pack("=BxxxiHBB", _family(address), device, 0, 0, 0) + _attribute(_NDA_DST, address.packed)
-        self._request(_RTM_DELNEIGH, 0, body, f"forget the neighbour {address}", (errno.ENOENT,))
+        return self._request(_RTM_DELNEIGH, 0, body, f"forget the neighbour {address}", (errno.ENOENT,)) == 0
 
     def add_rule(self, priority: int, table: int, device: str | None = None) -> None:
         """Packets (that came in by ``device``) are looked up in ``table``; both IP versions; idempotent."""
         self._rule(_RTM_NEWRULE, _CREATE | _EXCL, priority, table, device, (errno.EEXIST, errno.EAFNOSUPPORT))
 
-    def delete_rule(self, priority: int, table: int, device: str | None = None) -> None:
-        """Harmless where there is none."""
-        self._rule(_RTM_DELRULE, 0, priority, table, device, (errno.ENOENT, errno.EAFNOSUPPORT))
+    def delete_rule(self, priority: int, table: int, device: str | None = None) -> bool:
+        """False where there is none."""
+        return self._rule(_RTM_DELRULE, 0, priority, table, device, (errno.ENOENT, errno.EAFNOSUPPORT))
 
     def index(self, name: str) -> int:
         """The number of an interface."""
@@ -74,16 +74,19 @@ class Netlink:
 
     def _rule(
         self, kind: int, flags: int, priority: int, table: int, device: str | None, accept: tuple[int, ...]
-    ) -> None:
+    ) -> bool:
+        done = False
         for family in (socket.AF_INET, socket.AF_INET6):
             body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
             body += _attribute(_FRA_PRIORITY, struct.pack("=I", priority))
             body += _attribute(_FRA_TABLE, struct.pack("=I", table))
             if device is not None:
                 body += _attribute(_FRA_IIFNAME, device.encode() + b"\0")
-            self._request(kind, flags, body, f"change the rule {priority} for table {table}", accept)
+            what = f"change the rule {priority} for table {table}"
+            done |= self._request(kind, flags, body, what, accept) == 0
+        return done
 
-    def _request(self, kind: int, flags: int, body: bytes, what: str, accept: tuple[int, ...] = ()) -> None:
+    def _request(self, kind: int, flags: int, body: bytes, what: str, accept: tuple[int, ...] = ()) -> int:
         self._sequence += 1
         message = _HEADER.pack(16 + len(body), kind, flags | _REQUEST | _ACK, self._sequence, 0) + body
         try:
@@ -95,9 +98,10 @@ class Netlink:
                     break
         except OSError as error:
             raise DataPlaneError(f"{self._place}: the kernel does not answer: {error}") from None
-        code = -struct.unpack_from("=i", answer, 16)[0]
+        code = -int(struct.unpack_from("=i", answer, 16)[0])
         if code and code not in accept:
             raise DataPlaneError(f"{self._place}: cannot {what}: {os.strerror(code)}")
+        return code
 
     def _interface(self, request: int, name: str) -> bytes:
         try:

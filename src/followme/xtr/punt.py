@@ -29,9 +29,15 @@ class Punt:
         self.open()
 
     def open(self) -> None:
-        """Make the device, or take up the one that is there. Raises ``OSError``."""
+        """Make the device, or take up the one that is there. Raises ``OSError``; ``DataPlaneError`` where another
+        kind of device has its name."""
         self.close()
-        handle = open_tun(self._namespace, self._name)
+        try:
+            handle = open_tun(self._namespace, self._name)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise DataPlaneError(f"punt: there is a device {self._name} that is no tun device") from None
+            raise
         try:
             fcntl.ioctl(handle, _TUNSETPERSIST, 1)
             os.set_blocking(handle, False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import secrets
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -67,17 +68,22 @@ class Ask:
     attempt: int = 0
     packets: list[bytes] = field(default_factory=list)
 
+    @property
+    def holder(self) -> bytes | bool:
+        """Whose place it takes: that of a packet's source, of who solicits us (``True``), or our own."""
+        return self.smr_invoked if self.source is None else self.source
+
 
 class Requests:
-    """The asks under way."""
+    """The asks under way. ``displaced`` is told of one that is given up for another, and when."""
 
-    def __init__(self, nonces: Nonces) -> None:
-        self._nonces = nonces
+    def __init__(self, nonces: Nonces, displaced: Callable[[Ask, float], None]) -> None:
+        self._nonces, self._displaced = nonces, displaced
         self.pending: OrderedDict[EidPrefix, Ask] = OrderedDict()
         self._by_nonce: dict[int, Ask] = {}
         self._recent: OrderedDict[int, EidPrefix] = OrderedDict()
         self._sources = SourceBuckets(SOURCE_RATE, SOURCE_BURST)
-        self._held: Counter[bytes | None] = Counter()
+        self._held: Counter[bytes | bool] = Counter()
         self._total = Bucket(TOTAL_RATE, TOTAL_BURST)
         self.waiting_bytes = 0
         self._due: list[tuple[float, int, Ask]] = []
@@ -107,9 +113,11 @@ class Requests:
         if ask is None:
             if len(self.pending) >= MAX_PENDING:
                 greedy = max(self._held, key=self._held.__getitem__)
-                self.drop(next(a for a in self.pending.values() if a.source == greedy))
+                victim = next(a for a in self.pending.values() if a.holder == greedy)
+                self.drop(victim)
+                self._displaced(victim, now)
             ask = self.pending[eid] = Ask(eid, source, subscribe, smr)
-            self._held[source] += 1
+            self._held[ask.holder] += 1
             heapq.heappush(self._due, (now, next(self._number), ask))
         return ask
 
@@ -145,9 +153,9 @@ class Requests:
         """It is answered or given up; its packets."""
         if self.pending.get(ask.eid) is ask:
             del self.pending[ask.eid]
-            self._held[ask.source] -= 1
-            if self._held[ask.source] <= 0:
-                del self._held[ask.source]
+            self._held[ask.holder] -= 1
+            if self._held[ask.holder] <= 0:
+                del self._held[ask.holder]
         for nonce in ask.nonces:
             self._by_nonce.pop(nonce, None)
             self._recent[nonce] = ask.eid

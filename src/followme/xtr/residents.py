@@ -15,8 +15,10 @@ from followme.lisp import EidPrefix
 
 MAX_CHANGES, CHANGES_S = 8, 60.0
 MAX_HISTORY = 4096
+_OF_MAC = "EIDs of one MAC"
 SILENT_S, SWEEP_S, CHECKS = 300.0, 5.0, 3
 """A node that was not heard for 300 s is asked; after three questions, 5 s apart, it has left."""
+ROUTE_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ class Residents:
         self.here: dict[EidPrefix, Resident] = {}
         self.guarded: OrderedDict[EidPrefix, None] = OrderedDict()
         """EIDs that the controller has moved away from here."""
-        self._heard: dict[EidPrefix, float] = {}
+        self._heard: dict[EidPrefix, float] = {}  # the longest silent first
         self._asked: Counter[EidPrefix] = Counter()
+        self._routed: dict[EidPrefix, float] = {}
         self._sweep_at = 0.0
         self._per_mac: Counter[bytes] = Counter()
         self._changes: OrderedDict[EidPrefix, list[float]] = OrderedDict()
@@ -78,13 +81,30 @@ class Residents:
             return "claim outside the dynamic ranges"
         if policy.macs.get(eid, mac) != mac:
             return "claim with a wrong MAC"
-        if self._per_mac[mac] >= policy.max_per_mac:
-            return "EIDs of one MAC"
-        if present is None and len(self.here) >= policy.max_eids:
-            return "EIDs on this LAN"
+        full = self._full(eid, mac)
+        if full and self.displaced(eid, mac, now) is None:
+            return full
         if not self._may_change(eid, now):
             return "EID claimed to and fro"
         return ""
+
+    def displaced(self, eid: EidPrefix, mac: bytes, now: float) -> EidPrefix | None:
+        """The IPv6 EID that goes where there is no room for ``eid`` at ``mac``: the one that was not heard for
+        longest, of that MAC if it is that which has too many, and for 300 s at least."""
+        full = self._full(eid, mac)
+        for old, heard in self._heard.items():
+            if not full or now - heard < SILENT_S:
+                break
+            resident = self.here[old]
+            of_mac = resident.mac == mac or full != _OF_MAC
+            if len(old.address) == 16 and of_mac and not resident.pinned:
+                return old
+        return None
+
+    def _full(self, eid: EidPrefix, mac: bytes) -> str:
+        if self._per_mac[mac] >= self.policy.max_per_mac:
+            return _OF_MAC
+        return "EIDs on this LAN" if eid not in self.here and len(self.here) >= self.policy.max_eids else ""
 
     def put(self, resident: Resident) -> None:
         self.drop(resident.eid)
@@ -96,6 +116,7 @@ class Residents:
         """Something came of ``mac`` that shows that ``eid`` is there."""
         resident = self.here.get(eid)
         if resident is not None and resident.mac == mac:
+            self._heard.pop(eid, None)
             self._heard[eid] = now
             self._asked.pop(eid, None)
 
@@ -103,7 +124,7 @@ class Residents:
         """EIDs to be asked whether they are still there, and EIDs that have left without a word.
 
         Those that the controller placed are its own affair. IPv6 is not asked: its EIDs stay until they show
-        up elsewhere, or their MAC or the LAN has too many.
+        up elsewhere, or others need their place (``displaced``).
         """
         ask: list[EidPrefix] = []
         left: list[EidPrefix] = []
@@ -111,9 +132,9 @@ class Residents:
             return ask, left
         self._sweep_at = now + SWEEP_S
         for eid, resident in self.here.items():
-            if resident.pinned or len(eid.address) != 4:
+            if resident.pinned:
                 continue
-            if now - self._heard.setdefault(eid, now) < SILENT_S:
+            if now - self._heard.setdefault(eid, now) < SILENT_S or len(eid.address) != 4:
                 continue
             self._asked[eid] += 1
             (ask if self._asked[eid] <= CHECKS else left).append(eid)
@@ -121,6 +142,13 @@ class Residents:
 
     def next_sweep(self) -> float | None:
         return self._sweep_at if self.here else None
+
+    def unrouted(self, eid: EidPrefix, now: float) -> bool:
+        """A packet for one that is here has missed: whether to set its route again, once a second."""
+        if eid not in self.here or now - self._routed.get(eid, float("-inf")) < ROUTE_AGAIN_S:
+            return False
+        self._routed[eid] = now
+        return True
 
     def guard(self, eid: EidPrefix) -> None:
         """The controller moves the EID away: what is left of it on the LAN cannot claim it back."""
@@ -131,6 +159,7 @@ class Residents:
 
     def drop(self, eid: EidPrefix) -> Resident | None:
         resident = self.here.pop(eid, None)
+        self._routed.pop(eid, None)
         self._heard.pop(eid, None)
         self._asked.pop(eid, None)
         if resident is not None and not resident.pinned:

@@ -180,7 +180,7 @@ def decode(body: bytes, device: int, table: int) -> Entry | None:
     if protocol != PROTOCOL or family not in (socket.AF_INET, socket.AF_INET6):
         return None
     try:
-        found = _attributes(body[_RTMSG.size :])
+        found = attributes(body[_RTMSG.size :])
         if struct.unpack("=I", found.get(_TABLE, b""))[0] != table:
             return None
         size = 4 if family == socket.AF_INET else 16
@@ -209,14 +209,14 @@ def _from_hops(eid: Network, data: bytes, device: int) -> Encap | None:
         length, _, hops, interface = _NEXTHOP.unpack_from(data, at)
         if length < _NEXTHOP.size or at + length > len(data) or interface != device:
             return None
-        rloc, instance_id = _read_encapsulation(_attributes(data[at + _NEXTHOP.size : at + length]))
+        rloc, instance_id = _read_encapsulation(attributes(data[at + _NEXTHOP.size : at + length]))
         locators.append(Locator(rloc, hops + 1))
         at += (length + 3) & ~3
     return Encap(eid, instance_id, tuple(locators))
 
 
 def _read_encapsulation(found: dict[int, bytes]) -> tuple[Address, int]:
-    tunnel = _attributes(found.get(_ENCAP, b""))
+    tunnel = attributes(found.get(_ENCAP, b""))
     remote = tunnel.get(_TUNNEL_DST, b"")
     instance_id = int(struct.unpack("!Q", tunnel.get(_TUNNEL_ID, b""))[0])
     if len(remote) not in (4, 16):
@@ -224,7 +224,19 @@ def _read_encapsulation(found: dict[int, bytes]) -> tuple[Address, int]:
     return ipaddress.ip_address(remote), instance_id
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def table_of(body: bytes) -> int | None:
+    """The table that a route's or a rule's message is about."""
+    value = attributes(body[_RTMSG.size :]).get(_TABLE, b"")
+    return int(struct.unpack("=I", value)[0]) if len(value) == 4 else None
+
+
+def protocol_of(body: bytes) -> int:
+    """Whose a route is (``rtm_protocol``), as its message says."""
+    return body[5] if len(body) >= _RTMSG.size else 0
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes of a message by their kind; what is cut short ends them."""
     found: dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(data):

@@ -150,4 +150,5 @@ class TunnelRouter(Shell):
 
     def status(self) -> dict[str, Any]:
         """For operators; JSON types only."""
-        return status.describe(self.config, self.control, self._sockets.unsent, time.monotonic())
+        shown = status.describe(self.config, self.control, self._sockets.unsent, time.monotonic())
+        return {**shown, "packets_without_route": self._admission.dropped}

@@ -54,6 +54,11 @@ class MapCacheRoutes:
         self._socket.settimeout(_TIMEOUT_S)
         self._socket.bind((0, 0))
 
+    @property
+    def port(self) -> int:
+        """Who the kernel says has made a change of ours (netlink port)."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         self._socket.close()
 

@@ -11,7 +11,6 @@ from ipaddress import IPv4Address
 
 from followme.lisp import EidPrefix
 from followme.packets.arp import arp_request_frame
-from followme.system.process import ProcessError
 from followme.xtr.errors import DataPlaneError
 
 from .admission import Admission
@@ -21,6 +20,7 @@ from .keeper import StateKeeper
 from .kernel import DataPlane, KernelPlane
 from .lan import LanSensor, Seen
 from .lanfilter import Interest
+from .mender import Mender
 from .outputs import (
     Appeared,
     CheckNode,
@@ -44,8 +44,8 @@ from .state import NONCE_BLOCK, REQUEST_BLOCK, Arm, State, StateFile
 log = logging.getLogger(__name__)
 
 _NONCES_PER_SECOND = 1 << 20
-MEND_S = 1.0
-"""How long after a failure the punt device is made again."""
+_SET_AGAIN = 64
+"""Routes that are set again in one turn of the event loop."""
 
 
 class Shell:
@@ -66,7 +66,7 @@ class Shell:
         self._refilter_due = False
         self._nonce = self._nonce_bound = self._request_bound = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._mending: asyncio.Task[None] | None = None
+        self._mender = Mender(self._repair)
         self._stack = contextlib.ExitStack()
         self._running = False
 
@@ -121,6 +121,7 @@ class Shell:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._sensor.socket.fileno(), self._lan_frames)
         loop.add_reader(self._punt.handle, self._misses)
+        plane.watch(self._mender.lost)
         self._sockets.watch()
         self._tick()
 
@@ -142,11 +143,9 @@ class Shell:
         if self._timer is not None:
             self._timer.cancel()
         await self._admission.close()
-        if self._mending is None:
+        await self._mender.close()
+        if self._punt.handle >= 0:
             loop.remove_reader(self._punt.handle)
-        else:
-            self._mending.cancel()
-            await asyncio.gather(self._mending, return_exceptions=True)
         self._request_bound = self.control.nonces.last
         await self._keeper.close()
         plane = self._data_plane
@@ -179,26 +178,38 @@ class Shell:
         try:
             self._punt.read(lambda packet: self.control.miss(packet, now))
         except DataPlaneError as error:
-            log.error("%s; it is made anew", error)
             asyncio.get_running_loop().remove_reader(self._punt.handle)
-            self._mending = asyncio.ensure_future(self._mend_punt())
+            self._punt.close()
+            log.debug("%s", error)
+            self._mender.lost(self.config.punt, "is gone")
         self._apply()
 
-    async def _mend_punt(self) -> None:
-        said = ""
-        while True:
-            try:
-                self._punt.open()
-                await self._data_plane.punt(self.config.punt)
-            except (DataPlaneError, ProcessError, OSError) as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.error("nothing can be punted: %s", error)
-                await asyncio.sleep(MEND_S)
-            else:
-                break
-        self._mending = None
+    async def _repair(self) -> int:
+        """Make again what the kernel has lost; how many routes were set. A switch or a claim meanwhile counts."""
+        plane, control = self._data_plane, self.control
+        if self._punt.handle < 0:
+            self._punt.open()
+        await plane.mend(self.config.punt)
         asyncio.get_running_loop().add_reader(self._punt.handle, self._misses)
+        self._sensor.bind()
+        control.residents.policy = self._policy(plane)
+        for resident in control.residents.here.values():
+            if resident.pinned:
+                plane.set_neighbour(resident.eid.network.network_address, resident.mac, permanent=True)
+            if resident.expected:
+                plane.expect(resident.eid)
+            else:
+                self._perform(SetRoute(resident.eid, ToLan()))
+        for arm in tuple(self._arms.values()):
+            await plane.arm(arm.eid, arm.mac, arm.rloc)
+        table = control.itr.cache.table
+        for number, eid in enumerate(tuple(table)):
+            entry = table.get(eid)
+            if entry is not None:
+                self._want(SetRoute(eid, entry.way))
+            if number % _SET_AGAIN == _SET_AGAIN - 1:
+                await asyncio.sleep(0)
+        return len(control.residents.here) + len(table)
 
     def _tick(self) -> None:
         self._timer = None
@@ -211,8 +222,7 @@ class Shell:
         """Do what the control plane wants done, in its order. What must survive is written meanwhile: who is here
         shows up again, and ``expect`` and ``arm`` wait for the disk themselves."""
         for wanted in self.control.take():
-            for output in self._admission.pass_(wanted):
-                self._perform(output)
+            self._want(wanted)
         if not self._refilter_due:
             # Not now: a switch must not wait for it.
             self._refilter_due = True
@@ -220,6 +230,10 @@ class Shell:
         self._reserve()
         self._keeper.later()
         self._schedule()
+
+    def _want(self, wanted: Output) -> None:
+        for output in self._admission.pass_(wanted):
+            self._perform(output)
 
     def _perform(self, output: Output) -> None:
         try:
@@ -271,7 +285,7 @@ class Shell:
         residents, cache = self.control.residents, self.control.itr.cache
         self._sensor.filter(Interest(
             self._data_plane.lan_mac, residents.policy.ranges, self._site.prefixes, frozenset(cache.away),
-            frozenset(residents.here) | frozenset(residents.guarded), frozenset(cache.watched),
+            frozenset(residents.here) | frozenset(residents.guarded), cache.watched.shown(),
         ), time.monotonic())  # fmt: skip
 
     def _schedule(self) -> None:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from followme.lisp import CONTROL_PORT
 from followme.system.netns import socket_in
+from followme.system.sendbuffer import widen
 from followme.xtr.errors import DataPlaneError
 
 from .outputs import Datagram, IPAddress
@@ -89,6 +90,7 @@ class ControlSockets:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            widen(sock)
             if rloc.version == 6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((str(rloc), CONTROL_PORT))

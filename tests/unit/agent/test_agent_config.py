@@ -129,4 +129,4 @@ def test_all_mistakes_at_once_and_each_once() -> None:
     data["store"] = ""
     data["machines"][0]["name"] = "no name"
     lines = problems(data)
-    assert [line.split(": ")[1] for line in lines] == ["router.lann", "machines[0].name", "store"]
+    assert [line.split(": ")[1] for line in lines] == ["machines[0].name", "store", "router.lann"]

@@ -47,10 +47,10 @@ async def test_one_that_is_not_expected_in_the_end_keeps_its_eid(site: Site) -> 
     site.router.full = True
     with pytest.raises(MigrationError, match="cannot be written"):
         await site.ask("expect", ASK)
-    assert site.network.eid("vm1") == EID2
+    assert site.network.identifier("vm1") == EID2
     site.router.full = False
     await site.ask("expect", {**ASK, "migration": "m2"})
-    assert site.network.eid("vm1") == EID
+    assert site.network.identifier("vm1") == EID
 
 
 async def test_what_was_expected_before_a_restart_has_its_eid(site: Site) -> None:
@@ -58,7 +58,7 @@ async def test_what_was_expected_before_a_restart_has_its_eid(site: Site) -> Non
     site.store.delete_node("vm1")  # as if the crash had come before it was stored
     site.network = SiteNetwork("dc2", site.network.router, OURS, site.store, site.network._connect)
     site.network.restore()
-    assert site.network.eid("vm1") == EID
+    assert site.network.identifier("vm1") == EID
 
 
 async def test_a_machine_that_got_another_name_is_claimed_again(
@@ -138,7 +138,7 @@ async def test_nobody_takes_over_a_machine_that_runs_here(site: Site, peer: str)
     await asyncio.sleep(0)
     assert site.done() == []
     assert site.router.local(EID)
-    assert site.network.eid("vm1") == EID
+    assert site.network.identifier("vm1") == EID
 
 
 async def test_a_machine_that_is_just_being_carried_away_is_not_expected(site: Site) -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from followme.analysis.figures import Model, Table, plot, reproduce_model
 
@@ -95,22 +96,15 @@ def test_a_table_as_text() -> None:
 
 
 def test_the_picture_has_four_plots_with_the_tables_numbers(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    from matplotlib import pyplot
-    from matplotlib.figure import Figure
-
-    kept: list[Figure] = []
-    monkeypatch.setattr(pyplot, "close", kept.append)
     plot(model, tmp_path / "new" / "model.png")
-    monkeypatch.undo()
     assert (tmp_path / "new" / "model.png").read_bytes().startswith(b"\x89PNG")
-    axes = kept[0].axes
+    axes = drawn[0].axes
     assert [one.get_title()[:10] for one in axes if one.get_title()] == [f"Figure {n}:"[:10] for n in range(10, 14)]
-    drawn = [[float(y) for y in line.get_ydata()] for one in axes for line in one.lines]  # type: ignore[arg-type, union-attr]
-    assert pytest.approx(model.distance.column("mean_distance_hops")) in drawn
-    assert pytest.approx([1e3 * value for value in model.latency.column("mean_latency_s")]) in drawn
+    curves = [[float(y) for y in line.get_ydata()] for one in axes for line in one.lines]  # type: ignore[arg-type, union-attr]
+    assert pytest.approx(model.distance.column("mean_distance_hops")) in curves
+    assert pytest.approx([1e3 * value for value in model.latency.column("mean_latency_s")]) in curves
     for name in ("all", "half", "tenth"):
-        assert pytest.approx([1e-6 * value for value in model.cost.column(f"{name}_bytes")]) in drawn
-        assert pytest.approx(model.disruption.column(f"{name}_s")) in drawn
-    pyplot.close(kept[0])
+        assert pytest.approx([1e-6 * value for value in model.cost.column(f"{name}_bytes")]) in curves
+        assert pytest.approx(model.disruption.column(f"{name}_s")) in curves

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from followme.analysis.capacity import Limits
 from followme.analysis.cells import make_areas
@@ -90,21 +91,14 @@ def test_json_is_plain_and_in_si_units(comparison: Comparison) -> None:
     assert data["held_out"]["handoffs"] == comparison.held_out.handoffs
 
 
-def test_the_picture(comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib import pyplot
-    from matplotlib.figure import Figure
-
-    kept: list[Figure] = []
-    monkeypatch.setattr(pyplot, "close", kept.append)
+def test_the_picture(comparison: Comparison, tmp_path: Path, drawn: list[Figure]) -> None:
     plot(comparison, tmp_path / "new" / "all.png")
-    monkeypatch.undo()
     assert (tmp_path / "new" / "all.png").read_bytes().startswith(b"\x89PNG")
-    bars = kept[0].axes[0].patches
+    bars = drawn[0].axes[0].patches
     heights = [bars[i].get_height() + bars[i + 6].get_height() for i in range(6)]  # type: ignore[attr-defined]
     hours = comparison.held_out.stay_s.sum() / 3600.0
     assert heights == pytest.approx([one.cost_s / hours for one in comparison.outcomes])
-    assert [one.get_label() for one in kept[0].axes[1].lines] == list(POLICY_NAMES)
-    pyplot.close(kept[0])
+    assert [one.get_label() for one in drawn[0].axes[1].lines] == list(POLICY_NAMES)
 
 
 def test_from_files_as_from_memory(city: City, comparison: Comparison, tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_the_tightest_limit_decides(limits: Limits, decided_by: str) -> None:
     assert found.controllers > plan(demand, Limits()).controllers
 
 
+def test_what_is_enough_for_few_controllers_is_looked_at_again_for_more() -> None:
+    """With two controllers each takes part in 97 moves a second, with three, which the mappings ask for, in 102."""
+    found = plan(Demand(100_000, peers=10.0), Limits(moves_s=100.0, mappings=100_000))
+    assert (found.controllers, found.decided_by) == (4, "moves")
+    assert found.controllers_for["mappings"] == 3
+
+
 def test_networks_are_cut_smaller_where_there_are_more_controllers() -> None:
     found = plan(Demand(1_000_000), Limits(table=10_000_000, moves_s=50.0))
     assert found.decided_by == "moves"

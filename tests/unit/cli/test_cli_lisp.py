@@ -54,6 +54,11 @@ def test_every_example_is_good(tmp_path: Path, name: str, says: str) -> None:
     assert (code, lines) == (0, [f"{tmp_path / name}: good: {says}"])
 
 
+def test_an_agent_without_a_router_has_nothing_to_take_out(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["agent", "-c", str(local_copy(tmp_path, "agent-host.yaml")), "--remove"])
+    assert (result.exit_code, "this agent has no router" in result.stderr) == (2, True)
+
+
 def test_there_is_no_other_example() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {
         "controller.yaml", "controller-lisp.yaml", "agent-dc.yaml", "agent-access.yaml", "mapserver.yaml",

@@ -33,7 +33,7 @@ def test_without_switches_and_a_server_the_model_stands_with_what_can_be_counted
 
 def test_a_plan(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    result = runner.invoke(app, ["plan", "--users", "1000", "--users", "2000000", "--json", str(file)])
+    result = runner.invoke(app, ["plan", "--users", "1000", "--users", "2M", "--json", str(file)])
     assert result.exit_code == 0, result.output
     assert "2,000,000 users: controllers are as many as" in result.output
     plans = json.loads(file.read_text())["plans"]
@@ -45,6 +45,9 @@ def test_a_plan(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["--users", "0"], "users"),
+        (["--users", "many"], "250k"),
+        (["--users", "1.5"], "250k"),
+        (["--users", "infM"], "250k"),
         (["--peers-kind", "zipf"], "zipf"),
         (["--table", "12"], "no room"),
         (["--seed", "-1"], "--seed"),

@@ -60,6 +60,7 @@ WRONG: list[tuple[tuple[Key, Any], str]] = [
     ((("networks", 0, "hypervisor_port"), 1), "networks[0].hypervisor_port: 1 is the uplink's port"),
     ((("networks", 1, "hypervisor_port"), 2), "networks[1].hypervisor_port: an access network has no hypervisor"),
     ((("networks", 1, "hypervisor_host"), "h"), "networks[1].hypervisor_host: has no effect without"),
+    ((("networks", 1, "hypervisor_lost"), True), "networks[1].hypervisor_lost: has no effect without"),
     ((("networks", 0, "hypervisor_host"), "operator"), "networks[0].hypervisor_host: operator is who gives orders"),
     ((("networks", 0, "offer"), {"capacity": 1}), "networks[0].offer: has no effect in a federation"),
     ((("networks", 0, "hypervisor_port"), GONE), "machines[0].home: data centre 'dc-east' has no 'host'"),

@@ -65,31 +65,42 @@ class FakeSwitch:
             elif mod.command == OFPFC_DELETE_STRICT:
                 del self.entries[key]  # KeyError: the ledger deletes what was never there
 
-    def forward(self, in_port: int, packet: Packet) -> list[tuple[int, Packet]]:
-        out: list[tuple[int, Packet]] = []
-        table: int | None = 0
-        while table is not None:
-            hits = [mod for (number, _, match), mod in self.entries.items()
-                    if number == table and matches(match, in_port, packet)]  # fmt: skip
-            table = None
-            if not hits:
-                break
-            top = max(mod.priority for mod in hits)
-            (best,) = [mod for mod in hits if mod.priority == top]  # two of one priority would be ambiguous
-            for instruction in best.instructions:
-                if isinstance(instruction, ApplyActions):
-                    for action in instruction.actions:
-                        if isinstance(action, SetField):
-                            packet = replace(packet, **{action.field: action.value})  # type: ignore[arg-type]
-                        elif isinstance(action, Output):
-                            port = in_port if action.port == OFPP_IN_PORT else action.port
-                            if action.port == in_port:
-                                continue  # a switch never sends back to the ingress port but by IN_PORT
-                            out.append((port, packet))
-                elif isinstance(instruction, GotoTable):
-                    assert instruction.table_id > best.table_id
-                    table = instruction.table_id
-        return out
+
+@dataclass(frozen=True)
+class Put:
+    """A packet that a switch puts out at ``port``, as an entry of ``table`` says; ``missed``: as no other did."""
+
+    port: int
+    packet: Packet
+    table: int
+    missed: bool
+
+
+def forward(entries: Mapping[tuple[int, int, Match], FlowMod], in_port: int, packet: Packet) -> list[Put]:
+    """What a switch with these entries does with a packet."""
+    out: list[Put] = []
+    table: int | None = 0
+    while table is not None:
+        hits = [mod for (number, _, match), mod in entries.items()
+                if number == table and matches(match, in_port, packet)]  # fmt: skip
+        if not hits:
+            break
+        top = max(mod.priority for mod in hits)
+        (best,) = [mod for mod in hits if mod.priority == top]  # two of one priority would be ambiguous
+        table = None
+        for instruction in best.instructions:
+            if isinstance(instruction, ApplyActions):
+                for action in instruction.actions:
+                    if isinstance(action, SetField):
+                        packet = replace(packet, **{action.field: action.value})  # type: ignore[arg-type]
+                    elif isinstance(action, Output) and action.port != in_port:
+                        # (A switch never sends back to the ingress port but by IN_PORT.)
+                        port = in_port if action.port == OFPP_IN_PORT else action.port
+                        out.append(Put(port, packet, best.table_id, top == 0))
+            elif isinstance(instruction, GotoTable):
+                assert instruction.table_id > best.table_id
+                table = instruction.table_id
+    return out
 
 
 class Fabric:
@@ -110,7 +121,8 @@ class Fabric:
         assert ttl > 0, "the packet loops"
         where = self.networks[network]
         seen: list[Seen] = []
-        for out, changed in self.switches[where.datapath].forward(port, packet):
+        for put in forward(self.switches[where.datapath].entries, port, packet):
+            out, changed = put.port, put.packet
             if out == OFPP_CONTROLLER:
                 seen.append(Seen(network, CONTROLLER, changed))
             elif out == where.uplink_port:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Self
 
 from followme.continuity.pipeline import Priority, Rule, Table
@@ -54,6 +53,7 @@ from followme.openflow.constants import (
     OFPR_NO_MATCH,
     OFPRRFC_STALE,
 )
+from tests.until import until
 
 from .fabric import network
 from .flowtable import FlowTable
@@ -63,13 +63,6 @@ DC1, DC2 = network("dc1", 1), network("dc2", 2)
 
 def rule(port: int, out: int = 1) -> Rule:
     return Rule(Table.FORWARD, Priority.DELIVER, Match(in_port=port), (ApplyActions((Output(out),)),))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what happens on the other side of a socket."""
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 class Shared:

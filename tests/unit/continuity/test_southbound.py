@@ -25,9 +25,10 @@ from followme.openflow import (
 )
 from followme.openflow import PacketOut as Packet
 from followme.openflow.constants import OFPBAC_BAD_OUT_PORT, OFPET_BAD_ACTION
+from tests.until import until
 
 from .flowtable import FlowTable, content
-from .switch import DC1, Bench, Switch, rule, until
+from .switch import DC1, Bench, Switch, rule
 
 
 async def test_a_switch_gets_the_base_rules_before_it_counts_as_connected(bench: Bench) -> None:

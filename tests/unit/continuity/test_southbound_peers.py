@@ -9,8 +9,9 @@ import random
 import pytest
 
 from followme.openflow import FeaturesReply, Hello
+from tests.until import until
 
-from .switch import Bench, until
+from .switch import Bench
 
 HEAD = Hello().pack(1)
 WRONG = {

@@ -15,8 +15,9 @@ from followme.openflow.constants import (
     OFPET_FLOW_MOD_FAILED,
     OFPFMFC_TABLE_FULL,
 )
+from tests.until import until
 
-from .switch import Bench, Switch, rule, until
+from .switch import Bench, Switch, rule
 
 
 async def test_a_refused_rule_is_reported_at_the_barrier_once(bench: Bench) -> None:

@@ -15,9 +15,10 @@ from followme.continuity.roles import older
 from followme.continuity.southbound import Handlers, NotMaster, Role, RuleRefused, Southbound
 from followme.openflow import EchoReply, EchoRequest, FlowMod, PacketOut, Port, PortStatus, RoleRequest
 from followme.openflow.constants import OFPCR_ROLE_EQUAL, OFPCR_ROLE_MASTER, OFPCR_ROLE_NOCHANGE, OFPCR_ROLE_SLAVE
+from tests.until import until
 
 from .flowtable import FlowTable, content
-from .switch import DC1, DC2, Bench, Shared, Switch, rule, until
+from .switch import DC1, DC2, Bench, Shared, Switch, rule
 
 
 class Instance(Bench):
@@ -148,6 +149,41 @@ async def test_who_comes_too_late_is_told_by_the_first_switch(pair: Pair) -> Non
     assert not any(isinstance(message, FlowMod) for message in switch.received)
     await until(lambda: other.role == OFPCR_ROLE_SLAVE)
     assert old.southbound.counters.depositions == 1
+
+
+async def test_the_newest_generation_is_learnt_from_switches_whoever_has_lost_it(pair: Pair) -> None:
+    (standby, late), shared = pair, Shared()
+    shared.generation = 41
+    await standby.attended(1, shared)
+    await until(lambda: standby.southbound.newest.generation == 41)
+    await late.southbound.take_over(1)  # no switch has told it yet
+    await late.attended(1, shared)
+    await until(lambda: late.deposed)
+    assert late.southbound.newest.generation == 41
+    await late.southbound.take_over(42)
+    await late.southbound.wait_connected([1], 5)
+    assert shared.generation == 42
+
+
+@pytest.mark.parametrize("generation", [2**63, 2**62, 2**40 + 5])
+async def test_a_switch_with_an_absurd_generation_deposes_nobody(
+    pair: Pair, generation: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance, shared = pair[0], Shared()
+    shared.generation = generation
+    switch = await instance.attended(1, shared)
+    other = await instance.attended(2, Shared())
+    await instance.southbound.take_over(4)
+    await instance.southbound.wait_connected([2], 5)
+    assert (instance.deposed, instance.southbound.newest.generation) == (0, 4)
+    assert other.table.content() == content(base_rules(DC2))
+    assert not any(isinstance(message, FlowMod) for message in switch.received)
+    assert not instance.southbound.connected(1)
+    (said,) = [record for record in caplog.records if f"a master of generation {generation}" in record.getMessage()]
+    assert "restart ovs-vswitchd" in said.getMessage()
+    await switch.leave()
+    await instance.attended(1, Shared())
+    await instance.southbound.wait_connected([1], 5)
 
 
 async def test_a_switch_that_comes_back_to_an_old_master_deposes_it(pair: Pair) -> None:

@@ -15,8 +15,9 @@ from followme.domain import Network
 from followme.openflow import Output, PacketIn
 from followme.openflow import PacketOut as Packet
 from followme.openflow.constants import OFPCR_ROLE_SLAVE
+from tests.until import until
 
-from .switch import Bench, Shared, Switch, rule, until
+from .switch import Bench, Shared, Switch, rule
 
 
 @dataclass
@@ -124,6 +125,7 @@ async def test_a_switch_that_is_gone_when_it_is_stored_costs_the_others_nothing(
     await until(lambda: bench.gone == ["dc1"])
     slow.waiting[0].set_result(None)
     await until(lambda: frames(two) == [b"first"])
+    assert bench.southbound.counters.faults == 0
 
 
 async def test_what_waits_for_the_store_is_bounded(

@@ -17,33 +17,25 @@ from typing import Any
 from followme.config import federation as config
 from followme.controllers.openflow.instance import Instance
 from followme.domain import Mac, mac_bytes, mac_text
+from followme.federation.custody import Custody, Has, decode_question
 from followme.federation.federate import Federate
+from followme.federation.hosts import HostClient
 from followme.federation.keyfile import make_key_file
 from followme.federation.memory import MemoryHub
-from followme.openflow import (
-    ApplyActions,
-    FlowMod,
-    GotoTable,
-    Match,
-    Message,
-    Output,
-    PacketIn,
-    PacketOut,
-    SetField,
-)
+from followme.openflow import Match, Message, Output, PacketIn, PacketOut
 from followme.openflow.constants import (
     OFP_NO_BUFFER,
     OFPP_CONTROLLER,
-    OFPP_IN_PORT,
     OFPP_TABLE,
     OFPR_ACTION,
     OFPR_NO_MATCH,
 )
 from followme.packets import ARP_REQUEST, Arp, arp_reply_frame, parse_arp, peek
 from followme.packets.udp import udp_frame
+from tests.until import until
 
-from ..continuity.fabric import Packet, matches
-from ..continuity.switch import Switch, until
+from ..continuity.fabric import Packet, forward
+from ..continuity.switch import Switch
 
 UPLINK, HOST_PORT, MACHINE_PORT = 1, 5, 2
 DOMAINS = {"alpha": ("dc-a", 1), "beta": ("dc-b", 2), "gamma": ("dc-c", 3), "delta": ("wlan-d", 4)}
@@ -150,6 +142,8 @@ class Domains:
         """Where the machine is."""
         self.answering: dict[str, Host] = {}
         """Hosts that answer when they are asked by ARP, by network."""
+        self.asked: list[tuple[str, IPv4Address, Mac]] = []
+        """Of agents, whether they have it."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pumped: dict[str, int] = {}
         self.public = {domain: make_key_file(directory / f"{domain}.key") for domain in DOMAINS}
@@ -169,6 +163,17 @@ class Domains:
         assert instance.controller is not None
         await instance.controller.wait_for_switches(5)
 
+    async def host_agent(self, network: str, has: Has) -> HostClient:
+        """The network's host's agent, which says from now on whether it has the machine."""
+        bus = self.hub.host_bus(self._domain(network), network)
+
+        async def answer(payload: bytes) -> bytes:
+            self.asked.append((network, *decode_question(payload)))
+            return Custody(has, f"so says {network}").encode()
+
+        await bus.serve(answer)
+        return HostClient(bus)
+
     async def stop(self, domain: str) -> None:
         """As by a kill: nothing is said to anybody."""
         self._tasks[domain].cancel()
@@ -184,10 +189,11 @@ class Domains:
         """Push a packet in at a port of a switch."""
         assert ttl > 0, f"{packet} loops"
         number = next(number for name, number in DOMAINS.values() if name == network)
-        for out, table, miss, changed in _forward(self.switches[network].table.entries, port, packet):
+        for put in forward(self.switches[network].table.entries, port, packet):
+            out, changed = put.port, put.packet
             if out == OFPP_CONTROLLER:
-                frame, reason = _frame(changed), OFPR_NO_MATCH if miss else OFPR_ACTION
-                up = PacketIn(OFP_NO_BUFFER, len(frame), reason, table, 0, Match(in_port=port), frame)
+                frame, reason = _frame(changed), OFPR_NO_MATCH if put.missed else OFPR_ACTION
+                up = PacketIn(OFP_NO_BUFFER, len(frame), reason, put.table, 0, Match(in_port=port), frame)
                 self.switches[network].say(up)
             elif out == UPLINK:
                 assert changed.eth_dst == bytes((2, 0xAA, 0, 0, 0, number)), "the router would not take this frame"
@@ -213,6 +219,13 @@ class Domains:
                 elif name in self.answering and message.data[12:14] == b"\x08\x06":
                     self._answer(self.answering[name], parse_arp(message.data, 14))
 
+    async def comes_out(self) -> None:
+        """Wait until a packet does."""
+        async with asyncio.timeout(5):
+            while not self.out:
+                await asyncio.sleep(0.001)
+                self.pump()
+
     def _answer(self, host: Host, asked: Arp) -> None:
         if asked.op == ARP_REQUEST and asked.target == host.address:
             frame = arp_reply_frame(asked, host.mac)
@@ -230,10 +243,7 @@ class Domains:
         for network, port, packet, end, out, mac in both if first == "host" else reversed(both):
             self.out.clear()
             self.send(network, port, packet)
-            async with asyncio.timeout(5):
-                while not self.out:
-                    await asyncio.sleep(0.001)
-                    self.pump()
+            await self.comes_out()
             (came,) = self.out
             assert (came.network, came.port, came.packet.eth_dst) == (end, out, mac), came
             assert (came.packet.ipv4_src, came.packet.ipv4_dst) == (packet.ipv4_src, packet.ipv4_dst)
@@ -289,30 +299,6 @@ async def domains(directory: Path) -> AsyncIterator[Domains]:
         yield made
     finally:
         await made.close()
-
-
-def _forward(entries: dict[Any, FlowMod], port: int, packet: Packet) -> list[tuple[int, int, bool, Packet]]:
-    out: list[tuple[int, int, bool, Packet]] = []
-    table: int | None = 0
-    while table is not None:
-        here = table
-        hits = [mod for (number, _, match), mod in entries.items()
-                if number == here and matches(match, port, packet)]  # fmt: skip
-        table = None
-        if not hits:
-            break
-        top = max(mod.priority for mod in hits)
-        (best,) = [mod for mod in hits if mod.priority == top]  # two of one priority would be ambiguous
-        for instruction in best.instructions:
-            if isinstance(instruction, ApplyActions):
-                for action in instruction.actions:
-                    if isinstance(action, SetField):
-                        packet = replace(packet, **{action.field: action.value})  # type: ignore[arg-type]
-                    elif isinstance(action, Output) and action.port != port:
-                        out.append((port if action.port == OFPP_IN_PORT else action.port, here, top == 0, packet))
-            elif isinstance(instruction, GotoTable):
-                table = instruction.table_id
-    return out
 
 
 def _frame(packet: Packet) -> bytes:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.until import until
+
 from ..continuity.fabric import Packet
-from ..continuity.switch import until
 from .domains import DOMAINS, HOSTS, MACHINE_PORT, VM, VM_MAC, Domains, domains
 
 
@@ -41,6 +42,10 @@ async def test_a_first_word_while_it_is_away_reaches_whoever_was_not_told(
         await world.talks(HOSTS[network], "dc-b", first=first)
         await world.carry("dc-b", "dc-c", "m2", release=False)
         await world.talks(HOSTS[network], "dc-c", first=first)
+        view = world.federate("alpha").view(VM)
+        assert view is not None
+        assert view.mapping is not None
+        assert view.mapping.here.network == "dc-c"
 
 
 async def test_a_controller_that_starts_again_has_the_same_rules(tmp_path: Path) -> None:
@@ -66,10 +71,7 @@ async def _says(world: Domains, packet: Packet, network: str, port: int, to: tup
     """The packet comes out there, and nowhere else, as it was sent."""
     world.out.clear()
     world.send(network, port, packet)
-    async with asyncio.timeout(5):
-        while not world.out:
-            await asyncio.sleep(0.001)
-            world.pump()
+    await world.comes_out()
     (came,) = world.out
     assert (came.network, came.port) == to
     assert (came.packet.ipv4_src, came.packet.ipv4_dst) == (packet.ipv4_src, packet.ipv4_dst)
@@ -86,6 +88,53 @@ async def test_a_user_that_shows_up_in_another_domain_keeps_its_address_there(tm
         await world.carry("dc-a", "dc-c", "m1")  # and the machine follows it
         await _says(world, to_vm, "dc-c", ABROAD_PORT, ("dc-c", MACHINE_PORT))
         await _says(world, to_user, "dc-c", MACHINE_PORT, ("dc-c", ABROAD_PORT))
+
+
+async def _comes_to(world: Domains, packet: Packet, network: str) -> None:
+    """The user sends until all know that it is there."""
+    def there(domain: str) -> bool:
+        view = world.federate(domain).view(packet.ipv4_src)
+        return view is not None and view.mapping is not None and view.mapping.here.network == network
+
+    async with asyncio.timeout(10):
+        while not all(there(domain) for domain in ("beta", "gamma", "delta")):
+            world.send(network, ABROAD_PORT, packet)
+            for _ in range(100):
+                await asyncio.sleep(0.001)
+                world.pump()
+
+
+async def test_a_user_that_comes_back_while_its_peers_domain_is_away_has_its_old_place(tmp_path: Path) -> None:
+    """Which the peer's switch still sends to."""
+    async with domains(tmp_path) as world:
+        user = HOSTS["wlan-d"]
+        to_vm = Packet(b"\x0e" * 6, user.mac, user.address, VM)
+        to_user = Packet(b"\x0e" * 6, VM_MAC, VM, user.address)
+        await world.talks(user, "dc-a")
+        await _says(world, to_vm, "dc-c", ABROAD_PORT, ("dc-a", MACHINE_PORT))
+        await _says(world, to_user, "dc-a", MACHINE_PORT, ("dc-c", ABROAD_PORT))
+        await world.stop("alpha")
+        for network in ("dc-b", "dc-c") * 3:
+            await _comes_to(world, to_vm, network)
+        await _says(world, to_vm, "dc-c", ABROAD_PORT, ("dc-a", MACHINE_PORT))
+        await _says(world, to_user, "dc-a", MACHINE_PORT, ("dc-c", ABROAD_PORT))
+        await world.start("alpha")
+        await _says(world, to_vm, "dc-b", ABROAD_PORT, ("dc-a", MACHINE_PORT))
+        await _says(world, to_user, "dc-a", MACHINE_PORT, ("dc-b", ABROAD_PORT))
+
+
+async def test_who_has_a_users_address_and_not_its_mac_address_does_not_keep_it_out(tmp_path: Path) -> None:
+    async with domains(tmp_path) as world:
+        user = HOSTS["wlan-d"]
+        for mac in (b"\2evil!", user.mac, b"\2evil!"):
+            world.send("dc-c", ABROAD_PORT, Packet(b"\x0e" * 6, mac, user.address, VM))
+        await world.comes_out()
+        assert [(came.network, came.port) for came in world.out] == [("dc-a", MACHINE_PORT)]
+        controller = world.instances["gamma"].controller
+        assert controller is not None
+        node = controller.locations.node(user.mac)
+        assert node is not None
+        assert node.identifier == user.address
 
 
 async def test_who_pretends_to_be_a_user_that_answers_at_home_is_refused(tmp_path: Path) -> None:

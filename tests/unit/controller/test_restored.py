@@ -13,14 +13,14 @@ import pytest
 from followme.config import federation as config
 from followme.controllers.openflow import federated, instance
 from followme.controllers.openflow.instance import Instance
-from followme.domain import NodeKind
+from followme.domain import Node, NodeKind
 from followme.federation.nouns import Card, Mapping, Place
 from followme.federation.records import HeldRecord
 from followme.openflow.errors import NotConnected
 from followme.packets.udp import udp_frame
-from followme.store import Store
+from followme.store import Lease, Store
+from tests.until import until
 
-from ..continuity.switch import until
 from .domains import HOSTS, VM, Domains, document, domains
 
 GUEST = IPv4Address("10.2.0.77")
@@ -134,3 +134,35 @@ async def test_an_instance_stands_by_again_whatever_has_ended_its_time(
     lines = [record for record in caplog.records if "KeyError" in record.getMessage()]
     assert len(lines) >= 3
     assert [line.exc_info is not None for line in lines[:3]] == [True, False, False]
+
+
+async def test_many_users_at_home_do_not_keep_the_lease_from_being_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("followme.system.patience.TURN_S", 0.0)
+    async with domains(tmp_path) as world:
+        await world.stop("delta")
+        store, users = Store(tmp_path / "delta.db"), 60
+        for number in range(users):
+            address, mac = IPv4Address("10.4.0.20") + number, bytes((2, 7, 0, 0, 0, number))
+            store.put_node(Node(f"guest{number}", NodeKind.USER, mac, address, address, "wlan-d"))
+            store.put_lease(Lease(mac, address, "wlan-d", 0.0))
+        turns = 0
+        restore = federated.FederatedController.restore
+
+        async def watched(controller: federated.FederatedController) -> None:
+            async def renews() -> None:
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            renewing = asyncio.ensure_future(renews())
+            await restore(controller)
+            renewing.cancel()
+            assert len(controller.redirect.bindings) > users
+
+        monkeypatch.setattr(federated.FederatedController, "restore", watched)
+        store.close()
+        await asyncio.wait_for(world.start("delta"), 10)
+        assert turns >= users

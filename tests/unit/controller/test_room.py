@@ -12,17 +12,14 @@ from typing import Any, cast
 
 import pytest
 
-from followme.config import openflow as config
 from followme.controllers import gathering
 from followme.controllers.openflow.controller import Controller
-from followme.controllers.openflow.machines import Machines
 from followme.controllers.situations import Question
 from followme.domain import Decision
 from followme.migration.host import MigrationError
 from followme.placement.stay import Gain
-from followme.store import Store
 
-from .world import section
+from .world import section, started
 
 USERS = ("alice", "bob", "carol")
 
@@ -123,19 +120,8 @@ async def running(policy: str, capacity: float, **needs: dict[str, Any]) -> Asyn
 
 @asynccontextmanager
 async def controlled(data: dict[str, Any]) -> AsyncIterator[World]:
-    controller = Controller(config.check(data, "fmc.yaml"), {}, store=Store(":memory:"))
-
-    async def confirmed(*args: object, **options: object) -> None:
-        """There are no switches here."""
-
-    controller.southbound.barrier = confirmed  # type: ignore[method-assign]
-    carrier = Carrier(controller)
-    controller.machines = cast(Machines, carrier)
-    await controller.start()
-    try:
+    async with started(data, Carrier) as (controller, carrier):
         yield World(controller, carrier)
-    finally:
-        await controller.close()
 
 
 async def test_those_that_have_room_go_and_are_decided_as_ever() -> None:

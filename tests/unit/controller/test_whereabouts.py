@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from followme.domain import mac_text
+from followme.controllers.openflow import federated
+from followme.domain import Network, mac_text
+from followme.federation import hosts
 from followme.federation.codec import decode_answers, encode_orders
+from followme.federation.custody import Has
+from followme.federation.edge_network import NotKnown
+from followme.federation.engine import FederationError, NotYet
 from followme.federation.hosts import HostRequest
-from followme.federation.messages import Accepted, Answer, Attach
+from followme.federation.messages import Accepted, Answer, Attach, Refused
 from followme.federation.presence import PRESENT, SILENT
+from tests.until import until
 
 from . import domains as world_of
 from .domains import HOSTS, VM, VM_MAC, Domains, Guest, document, domains
@@ -37,6 +44,8 @@ async def _ask(world: Domains, domain: str, sender: str, *orders: Attach) -> lis
 
 async def test_a_machine_that_runs_is_not_given_to_another_domain(tmp_path: Path) -> None:
     async with domains(tmp_path) as world:
+        for network in ("dc-a", "dc-b"):
+            await world.host_agent(network, "no")  # whatever its host believes
         world.answering["dc-a"] = Guest("dc-a", 1)
         assert await _ask(world, "alpha", "gamma", STOLEN) == [PRESENT]
         world.answering.clear()
@@ -49,13 +58,131 @@ async def test_a_machine_that_runs_is_not_given_to_another_domain(tmp_path: Path
         await world.settled("dc-b")
 
 
+@pytest.mark.parametrize("has", ["yes", "unsettled", None])
+@pytest.mark.parametrize("where", ["dc-a", "dc-b"])
+async def test_a_machine_that_does_not_run_is_its_hosts_all_the_same(
+    tmp_path: Path, where: str, has: Has | None
+) -> None:
+    """It is paused, say, and answers no ARP; or its host's agent is just starting, and says nothing."""
+    async with domains(tmp_path) as world:
+        if where == "dc-b":
+            await world.carry("dc-a", "dc-b", "m1")
+            await world.settled("dc-b")
+        if has is not None:
+            await world.host_agent(where, has)
+        (answer,) = await _ask(world, "alpha", "gamma", STOLEN)
+        assert isinstance(answer, Refused)
+        if has == "yes":
+            assert answer == PRESENT
+        else:
+            assert answer.again
+            says = f"so says {where}" if has else "its agent does not say whether it has the machine"
+            assert f"host {where}: {says}" in answer.reason
+        assert world.asked == ([(where, VM, VM_MAC)] if has else [])
+        await world.settled(where)
+
+
 async def test_a_machine_that_its_host_has_lost_is_believed_where_it_is(tmp_path: Path) -> None:
     async with domains(tmp_path) as world:
         await world.carry("dc-a", "dc-b", "m1")
         await world.settled("dc-b")
+        await world.host_agent("dc-b", "no")
         (answer,) = await _ask(world, "alpha", "gamma", STOLEN)
         assert isinstance(answer, Accepted)
         await world.settled("dc-c")
+
+
+async def test_an_arrival_waits_for_the_word_of_the_host_where_the_machine_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(federated, "CLAIM_S", 0.7)
+    monkeypatch.setattr(hosts, "AGAIN_S", 0.01)
+    async with domains(tmp_path) as world:
+        await world.carry("dc-a", "dc-b", "m1")
+        await world.settled("dc-b")
+        target = await world.host_agent("dc-c", "yes")
+        arriving = asyncio.ensure_future(target.arrived(VM, "m2", "dc-c", VM_MAC))
+        why = "host dc-b: its agent does not say whether it has the machine"
+        await until(lambda: any(why in record.getMessage() for record in caplog.records))
+        assert not arriving.done()
+        await world.host_agent("dc-b", "no")
+        await asyncio.wait_for(arriving, 10)
+        await world.settled("dc-c")
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+async def test_a_machine_whose_source_died_on_the_way_arrives_by_the_targets_word(
+    tmp_path: Path, flipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(federated, "HEARD_S", 0.1)
+    monkeypatch.setattr(federated, "CLAIM_S", 0.5)
+    monkeypatch.setattr(hosts, "AGAIN_S", 0.01)
+    async with domains(tmp_path) as world:
+        if flipped:
+            await world.carry("dc-a", "dc-b", "m1", release=False)
+        else:
+            engine = world.instances["alpha"].engine
+            assert engine is not None
+            await engine.prepare(VM, "dc-b", "m1")
+            world.at = "dc-b"
+        await world.host_agent("dc-a", "unsettled")  # it is still on its way
+        arriving = asyncio.ensure_future((await world.host_agent("dc-b", "yes")).arrived(VM, "m1", "dc-b", VM_MAC))
+        await until(lambda: len(world.asked) > 1)
+        assert not arriving.done()
+        await world.host_agent("dc-a", "no")
+        await asyncio.wait_for(arriving, 10)
+        await world.settled("dc-b")
+        for host in HOSTS.values():
+            await world.talks(host, "dc-b")
+        await world.carry("dc-b", "dc-c", "m2")
+        await world.settled("dc-c")
+
+
+async def test_a_host_that_is_gone_for_good_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(domain: str, directory: Path, public: dict[str, str]) -> dict[str, Any]:
+        made = document(domain, directory, public)
+        if domain == "alpha":
+            made["networks"][0]["hypervisor_lost"] = True
+        return made
+
+    async with domains(tmp_path) as world:
+        (answer,) = await _ask(world, "alpha", "gamma", STOLEN)
+        assert isinstance(answer, Refused)
+        await world.stop("alpha")
+        monkeypatch.setattr(world_of, "document", lost)
+        await world.start("alpha")
+        await asyncio.wait_for((await world.host_agent("dc-c", "yes")).arrived(VM, "m1", "dc-c", VM_MAC), 5)
+        await world.settled("dc-c")
+
+
+async def test_between_networks_of_one_domain_its_controller_asks(tmp_path: Path) -> None:
+    async with domains(tmp_path) as world:
+        controller = world.instances["alpha"].controller
+        assert controller is not None
+        networks = cast(dict[str, Network], controller.networks)
+        networks["dc-a2"] = replace(networks["dc-a"], name="dc-a2")
+        request = HostRequest("arrived", VM, "m1", "dc-a2", VM_MAC)
+        with pytest.raises(NotYet, match="host dc-a: its agent does not say"):
+            await controller.arrived("dc-a2", request)
+        await world.host_agent("dc-a", "yes")
+        with pytest.raises(FederationError, match=r"10\.1\.0\.5 is at dc-a"):
+            await controller.arrived("dc-a2", request)
+
+
+async def test_of_a_machine_that_a_domain_knows_nothing_of_all_its_hosts_are_asked(tmp_path: Path) -> None:
+    async with domains(tmp_path) as world:
+        controller = world.instances["beta"].controller
+        assert controller is not None
+        unknown = IPv4Address("10.1.0.99")
+        with pytest.raises(NotKnown, match="host dc-b"):
+            await controller.still_here(unknown)
+        await world.host_agent("dc-b", "yes")
+        assert await controller.still_here(unknown) is True
+        await world.host_agent("dc-b", "no")
+        assert await controller.still_here(unknown) is False
+        controller = world.instances["delta"].controller
+        assert controller is not None
+        assert await controller.still_here(unknown) is False, "it has no hosts"
 
 
 async def test_users_are_handed_over_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +234,35 @@ async def test_hosts_speak_for_machines_in_their_networks(tmp_path: Path) -> Non
         await world.carry("dc-a", "dc-b", "m1", release=False)
         assert who("alpha") == [set(), *[{"dc-a"}] * 3]
         assert who("beta")[0] == {"dc-b"}
+
+
+@pytest.mark.parametrize(("flipped", "network"), [(False, "dc-a"), (True, "dc-a"), (False, "dc-c"), (True, "dc-c")])
+async def test_a_machine_whose_source_died_on_the_way_is_started_anew(
+    tmp_path: Path, flipped: bool, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a host that knows nothing of the migration: once both that do know say that they do not have it."""
+    monkeypatch.setattr(federated, "HEARD_S", 0.1)
+    monkeypatch.setattr(federated, "CLAIM_S", 0.5)
+    monkeypatch.setattr(hosts, "AGAIN_S", 0.01)
+    async with domains(tmp_path) as world:
+        if flipped:
+            await world.carry("dc-a", "dc-b", "m1", release=False)
+        else:
+            engine = world.instances["alpha"].engine
+            assert engine is not None
+            await engine.prepare(VM, "dc-b", "m1")
+        if network != "dc-a":
+            await world.host_agent("dc-a", "no")
+        await world.host_agent("dc-b", "unsettled")
+        world.at = network
+        agent = await world.host_agent(network, "yes")
+        arriving = asyncio.ensure_future(agent.arrived(VM, "m2", network, VM_MAC))
+        await until(lambda: ("dc-b", VM, VM_MAC) in world.asked)
+        assert not arriving.done()
+        await world.host_agent("dc-b", "no")
+        await asyncio.wait_for(arriving, 10)
+        await world.settled(network)
+        for host in HOSTS.values():
+            await world.talks(host, network)
+        await world.carry(network, "dc-b", "m3")
+        await world.settled("dc-b")

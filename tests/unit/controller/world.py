@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -21,6 +21,7 @@ from followme.openflow.constants import OFP_NO_BUFFER, OFPPR_DELETE, OFPR_NO_MAT
 from followme.packets import arp_request_frame
 from followme.store import Store
 
+C = TypeVar("C")
 EXAMPLE = Path(__file__).parents[3] / "examples" / "controller.yaml"
 ALICE = mac_bytes("02:00:00:00:00:02")
 
@@ -137,17 +138,25 @@ async def running(policy: str, **parameters: float) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def controlled(data: dict[str, Any]) -> AsyncIterator[World]:
+    async with started(data, Carrier) as (controller, carrier):
+        yield World(controller, carrier)
+
+
+@asynccontextmanager
+async def started(
+    data: dict[str, Any], carrier_of: Callable[[Controller], C]
+) -> AsyncIterator[tuple[Controller, C]]:
     controller = Controller(config.check(data, "fmc.yaml"), {}, store=Store(":memory:"))
 
     async def confirmed(*args: object, **options: object) -> None:
         """There are no switches here; what they confirm is tested with the redirect."""
 
     controller.southbound.barrier = confirmed  # type: ignore[method-assign]
-    carrier = Carrier(controller)
+    carrier = carrier_of(controller)
     controller.machines = cast(Machines, carrier)
     await controller.start()
     try:
-        yield World(controller, carrier)
+        yield controller, carrier
     finally:
         await controller.close()
 

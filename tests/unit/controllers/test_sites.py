@@ -14,6 +14,7 @@ from followme.controllers.lisp.sites import Site
 from followme.remote.channel import ChannelError
 from followme.remote.keys import Key
 from followme.remote.server import Caller, Server
+from tests.until import until
 
 from ..config.document import changed
 from ..config.lisp_document import LISP
@@ -32,6 +33,9 @@ class Agent:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.told: Any = {"192.0.2.2": 0.010, "2001:DB8::2": 0.030, "192.0.2.6": None}
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.server: Server | None = None
 
     async def start(self, port: int = 0) -> int:
@@ -42,20 +46,15 @@ class Agent:
         if self.server is not None:
             await self.server.close()
 
-    async def _paths(self, params: Mapping[str, Any], caller: Caller) -> dict[str, float | None]:
+    async def _paths(self, params: Mapping[str, Any], caller: Caller) -> Any:
         self.asked.append(params["watch"])
-        return {"192.0.2.2": 0.010, "2001:DB8::2": 0.030, "192.0.2.6": None}
+        await self.answers.wait()
+        return self.told
 
 
 def section(port: int) -> SiteSection:
     agent = {"address": "127.0.0.1", "port": port, "key_file": "/k"}
     return check(changed((("networks", 0, "agent"), agent), of=LISP), "lisp.yaml").networks[0]
-
-
-async def until(true: Any) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def test_round_trips_are_asked_for_again_and_again_and_halved() -> None:
@@ -114,6 +113,46 @@ async def test_a_wrong_key_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert len(said) == 1, "once, not each time that it is tried"
     assert said[0].startswith("agent of dc1: ")
     assert agent.asked == []
+    keeping.cancel()
+    await site.close()
+    await agent.stop()
+
+
+async def test_an_agent_that_is_slow_keeps_its_one_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sites, "ASK_S", 0.05)
+    agent = Agent()
+    site = Site(section(await agent.start()), KEY, "ctl", None)
+    keeping = asyncio.create_task(site.keep(0.01, WATCH))
+    await until(lambda: site.delays)
+    agent.answers.clear()
+    await until(lambda: len(agent.asked) > 2 and not site.delays)
+    asked = len(agent.asked)
+    await until(lambda: len(agent.asked) > asked + 2)
+    assert agent.server is not None
+    assert (len(agent.server.connections), site.up.is_set()) == (1, True)
+    said = [one.getMessage() for one in caplog.records if one.name.endswith("sites")]
+    assert said == ["agent of dc1: dc1 did not answer paths within 0.05 s"]
+    agent.answers.set()
+    await until(lambda: site.delays)
+    keeping.cancel()
+    await site.close()
+    await agent.stop()
+
+
+@pytest.mark.parametrize("told", [{"192.0.2.2": "soon"}, {"dc2": 0.01}, {"192.0.2.2": -1.0}, [0.01], None])
+async def test_an_agent_that_tells_nonsense_is_asked_again(told: object, caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent()
+    sense, agent.told = agent.told, told
+    site = Site(section(await agent.start()), KEY, "ctl", None)
+    keeping = asyncio.create_task(site.keep(0.01, WATCH))
+    await until(lambda: len(agent.asked) > 2)
+    assert (site.delays, [one.getMessage()[:30] for one in caplog.records if one.name.endswith("sites")]) == (
+        {}, ["agent of dc1: no round trips: "]
+    )  # fmt: skip
+    agent.told = sense
+    await until(lambda: site.delays)
     keeping.cancel()
     await site.close()
     await agent.stop()

@@ -9,9 +9,11 @@ from ipaddress import IPv4Address, IPv4Network
 
 from followme.domain import Network, NetworkKind, NodeKind
 from followme.federation.bus import Bus
+from followme.federation.edge_network import NotKnown
 from followme.federation.engine import Engine, LeaseLost
 from followme.federation.federate import Federate
 from followme.federation.memory import MemoryHub
+from followme.federation.messages import Refused
 from followme.federation.nouns import Card
 from followme.federation.outputs import Effect
 from followme.federation.registry import Domain, Registry
@@ -51,15 +53,15 @@ class Switches:
         self.away = ""
         self.pause = 0.0
         self.applied = 0
-        self.here: dict[IPv4Address, bool | None] = {}
-        """Who answers in an own network (``None``: it cannot be found out), which takes ``look`` seconds."""
+        self.here: dict[IPv4Address, bool | str | None] = {}
+        """Who answers in an own network (``None``, or why: it cannot be found out); that takes ``look`` seconds."""
         self.look = 0.0
         self.looked: list[IPv4Address] = []
 
-    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
+    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, Refused]:
         self.applied += 1
         if self.away:
-            return dict.fromkeys(identifiers, self.away)
+            return dict.fromkeys(identifiers, Refused(self.away, again=True))
         assert self.engine is not None
         views = {one: self.engine.federate.view(one) for one in identifiers}
         if self.pause:
@@ -77,7 +79,10 @@ class Switches:
     async def still_here(self, identifier: IPv4Address) -> bool | None:
         self.looked.append(identifier)
         await asyncio.sleep(self.look)
-        return self.here.get(identifier, False)
+        here = self.here.get(identifier, False)
+        if isinstance(here, str):
+            raise NotKnown(here)
+        return here
 
     def effect(self, effect: Effect) -> None:
         self.effects.append(effect)

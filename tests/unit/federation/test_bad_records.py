@@ -36,7 +36,7 @@ BAD = [
     (f"h/{int(NOWHERE)}", _held("guest", NOWHERE)), (f"n/{int(GUEST)}", _away("n9")),
     (f"n/{int(card(7).identifier)}", _away("n9")), (f"n/{int(card(7).identifier)}", b'["node7",1]\n[]'),
     (f"m/{int(NOWHERE)}/m1", b'["n2","ready",["flipped"]]'), (f"m/{int(GUEST)}/m1", b"[1,2,3,4,5,6]"),
-    (f"a/{int(NOWHERE)}", b'["020000000001","n1",1,null]'), (f"a/{int(GUEST)}", b"[]"), ("claim", b"one"),
+    (f"a/{int(NOWHERE)}/020000000001", b'["n1",1,null]'), (f"a/{int(GUEST)}/02", b"[]"), ("claim", b"one"),
 ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ async def test_a_locator_given_to_a_node_of_nobody_is_not_given_again() -> None:
 
 
 async def test_a_domain_that_is_not_configured_any_more_holds_up_no_move() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         await four.alpha.stop()
         mapping = Mapping(node, 4, Place("n1", node.identifier))
@@ -96,3 +96,7 @@ async def test_a_domain_that_is_not_configured_any_more_holds_up_no_move() -> No
         second.store.put_fact(f"n/{int(node.identifier)}", replace(record, last={"omega"}).encode())
         four.all["alpha"] = await second.start(2)
         await asyncio.wait_for(second.engine.prepare(node.identifier, "n2", "m1"), 4)
+        view = four.beta.engine.federate.view(node.identifier)
+        assert view is not None
+        assert view.mapping is not None
+        assert view.mapping.arriving is not None

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from followme.domain import NodeKind
 from followme.federation.bus import BusError, NoAnswer
 from followme.federation.codec import decode_answers, encode_orders
 from followme.federation.engine import FederationError, LeaseLost, NotYet
@@ -44,10 +45,11 @@ async def test_a_peer_that_home_is_told_of_learns_where_the_node_is() -> None:
         await four.settled(("alpha", "beta"), FIRST)
         four.alpha.engine.unaware(node.identifier, PEER)
         await four.settled(("alpha", "beta", "delta"), FIRST)
+        assert four.delta.place(node.identifier) == FIRST
 
 
 async def test_a_machine_moves_in_phases() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         await four.alpha.engine.prepare(node.identifier, FIRST, "m1")
         view = four.beta.engine.federate.view(node.identifier)
@@ -64,14 +66,14 @@ async def test_a_machine_moves_in_phases() -> None:
 
 
 async def test_a_move_that_is_refused_says_why() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         with pytest.raises(FederationError, match="no such network"):
             await four.alpha.engine.prepare(node.identifier, "nowhere", "m1")
 
 
 async def test_a_domain_that_cannot_be_reached_denies_the_move_and_nothing_changes() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         four.hub.part("alpha", "beta")
         with pytest.raises(FederationError) as refused:
@@ -89,10 +91,11 @@ async def test_it_gets_through_a_bus_that_loses_and_delays(monkeypatch: pytest.M
             for number in range(10):
                 await four.attach(where, number)
             await four.settled(("alpha", where.bus.domain), place, 60)
+        assert [four.alpha.place(each.identifier) for each in four.cards] == [FIRST] * 10
 
 
 async def test_a_switch_that_is_away_holds_it_up_and_nothing_is_confirmed() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         four.beta.switches.away = "switch of n2 is away"
         preparing = asyncio.create_task(four.alpha.engine.prepare(node.identifier, FIRST, "m1"))
@@ -105,7 +108,7 @@ async def test_a_switch_that_is_away_holds_it_up_and_nothing_is_confirmed() -> N
 
 
 async def test_own_switches_confirm_like_all_others() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         four.alpha.switches.away = "switch of n1 is away"
         preparing = asyncio.create_task(four.alpha.engine.prepare(node.identifier, FIRST, "m1"))
@@ -153,7 +156,7 @@ async def test_what_is_not_stored_is_not_acted_upon(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_restart_goes_on_from_the_store() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         await four.alpha.engine.prepare(node.identifier, FIRST, "m1")
         await four.alpha.engine.flipped(node.identifier, "m1")
@@ -163,10 +166,11 @@ async def test_a_restart_goes_on_from_the_store() -> None:
         four.alpha.engine.know(node)
         await four.alpha.engine.released(node.identifier, "m1")
         await four.settled(("alpha", "beta"), FIRST)
+        assert [one.place(node.identifier) for one in (four.alpha, four.beta)] == [FIRST, FIRST]
 
 
 async def test_an_instance_whose_lease_is_over_says_nothing() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         four.alpha.valid = False
         with pytest.raises(NoAnswer):
             await four.beta.bus.request("alpha", encode_orders(1, []), 0.3)
@@ -201,7 +205,7 @@ async def test_what_is_no_frame_is_not_answered(payload: bytes) -> None:
 
 async def test_two_instances_one_after_the_other() -> None:
     """The first one is cut off while a machine moves; the second has its store and brings the move to its end."""
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         (node,) = four.cards
         first = four.alpha
         await first.engine.prepare(node.identifier, FIRST, "m1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from followme.federation.doubts import DOUBT_S
@@ -128,9 +130,28 @@ def test_home_believes_of_nobody_that_others_hold_it(world: World) -> None:
     go(world, "b1")
     alpha = world.feds["alpha"]
     refused = Refused("sender does not own the network")
-    assert alpha.receive("delta", Holds(USER.identifier, {"e1": 4}), world.now) == refused
-    nobody = card("x", "a1", 99).identifier
+    known = mapping(world, "alpha")
+    assert known is not None
+    assert alpha.receive("delta", Holds(known, {"e1": 4}), world.now) == refused
+    nobody = replace(known, card=card("x", "a1", 99))
     assert isinstance(alpha.receive("delta", Holds(nobody, {"d1": 4}), world.now), Refused)
+
+
+def test_home_knows_by_its_signature_who_was_really_told(world: World) -> None:
+    """Else anybody could become a holder that is waited for, of all nodes that are away."""
+    old = stale(world)
+    go(world, "a1")
+    go(world, "b1")
+    alpha, now = world.feds["alpha"], mapping(world, "alpha")
+    assert now is not None
+    for each in (replace(now, version=now.version + 9), replace(now, signature=b""), replace(now, version=1)):
+        assert alpha.receive("delta", Holds(each, {"d1": each.version}), world.now) == Refused("bad signature")
+    late = Refused("out of date: the node has been at home since")
+    assert alpha.receive("delta", Holds(old.mapping, {"d1": old.mapping.version}), world.now) == late
+    assert alpha.take().orders == []
+    assert mapping(world, "alpha") == now
+    assert isinstance(alpha.receive("delta", Holds(now, {"d1": now.version}), world.now), Accepted)
+    assert alpha._home.records.get(int(USER.identifier)).holders["delta"] == now.version  # type: ignore[union-attr]
 
 
 def lose_records(world: World) -> None:
@@ -172,12 +193,18 @@ def test_a_locator_can_be_had_again_from_who_knows_a_later_version(world: World)
 
 def test_a_liar_cannot_use_the_versions_up(world: World) -> None:
     go(world, "b1")
-    alpha = world.feds["alpha"]
-    (before,) = [view.mapping for view in [alpha.view(USER.identifier)] if view and view.mapping]
+    before = mapping(world, "alpha")
+    assert before is not None
+    world.feds["alpha"].unaware(USER.identifier, "d1")
+    world.pump("alpha")
     for _ in range(100):
-        alpha.receive("delta", Holds(USER.identifier, {"d1": 1 << 52}), world.now)
-    (after,) = [view.mapping for view in [alpha.view(USER.identifier)] if view and view.mapping]
+        for letter in list(world.letters):
+            if letter.to == "delta" and not letter.back:
+                letter.answer = Held(1 << 52)
+                world.letters.remove(letter)
+                world.feds["alpha"].answered("delta", letter.order, letter.answer, world.now)
+                world.pump("alpha")
+        world.tick(0.001)
+    after = mapping(world, "alpha")
+    assert after is not None
     assert before.version < after.version <= before.version + MAX_RAISE + 1
-    again = alpha.receive("delta", Holds(USER.identifier, {"d1": 1 << 52}), world.now)
-    assert again == Refused("versions are raised too often", again=True)
-    assert isinstance(alpha.receive("delta", Holds(USER.identifier, {"d1": after.version}), world.now), Accepted)

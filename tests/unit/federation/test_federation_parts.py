@@ -98,6 +98,16 @@ def test_a_large_pool_is_restored_in_no_time_and_without_gaps() -> None:
     assert given == [first, first + 2, first + 3, first + 5, first + 6]
 
 
+def test_a_pool_that_was_cut_still_gives_what_is_left_of_it() -> None:
+    one = network(3, "b1", 29)
+    first, end = pool_bounds(one)
+    pools = Pools([one])
+    for locator in (first + 1, end + 9):
+        pools.restore("b1", locator)
+    pools.restored()
+    assert [pools.give("b1") for _ in range(3)] == [first + 2, first + 3, first + 4]
+
+
 def test_an_order_is_repeated_after_ever_longer_times_until_it_is_answered() -> None:
     world = World([card("u", "a1", 10)])
     beta = world.feds["beta"]

@@ -72,7 +72,7 @@ AWAY = signed(Mapping(USER, 7, Place("g1", IPv4Address("10.4.0.248"))))
         ("alpha", Update(AWAY, ("d1",)), "not a network of this domain"),
         ("alpha", Update(signed(replace(AWAY, here=Place("g1", IPv4Address("10.4.0.9")))), ("b1",)),
          "a locator outside the pool"),
-        ("alpha", Update(signed(replace(AWAY, here=Place("b1", IPv4Address("10.3.0.252"))))),
+        ("gamma", Update(signed(replace(AWAY, leaving=Place("b1", IPv4Address("10.3.0.252"))))),
          "a locator that was not given"),
         ("gamma", Update(signed(replace(AWAY, card=replace(USER, identifier=IPv4Address("10.4.0.10")))), ("b1",)),
          "the identifier is not of the home network"),

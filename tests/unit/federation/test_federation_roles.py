@@ -109,7 +109,7 @@ def test_a_machine_goes_to_two_networks_and_home(world: World) -> None:
 def test_a_user_is_told_to_a_correspondent_that_speaks_first(world: World) -> None:
     attach(world, "b1")
     run(world)
-    assert effects(world, "beta") == [Attached(USER.identifier, "b1")]
+    assert effects(world, "beta") == [Attached(USER.identifier, USER.mac, "b1")]
     assert world.feds["delta"].view(USER.identifier) is None
     world.feds["alpha"].unaware(USER.identifier, "d1")
     world.pump("alpha")
@@ -213,7 +213,7 @@ def test_an_exhausted_pool_denies(world: World) -> None:
     attach(world, "b1")
     run(world)
     assert effects(world, "beta") == [
-        NotAttached(USER.identifier, "b1", "no locator is free in the network")
+        NotAttached(USER.identifier, USER.mac, "b1", "no locator is free in the network")
     ]
     world.feds["alpha"].prepare(MACHINE.identifier, "b1", "m")
     world.pump("alpha")
@@ -255,7 +255,7 @@ def test_a_second_migration_is_refused_while_one_is_under_way(world: World) -> N
     world.pump("alpha")
     run(world)
     assert effects(world, "alpha") == [
-        IsDenied(MACHINE.identifier, "two", "the node is being moved"), IsReady(MACHINE.identifier, "one")
+        IsDenied(MACHINE.identifier, "two", "the node is being moved by alpha"), IsReady(MACHINE.identifier, "one")
     ]
     mapping = view_mapping(world, "alpha", MACHINE.identifier)
     assert mapping.arriving is not None
@@ -288,7 +288,7 @@ def test_a_newer_place_of_a_user_wins_while_the_last_is_being_told(world: World)
 def test_a_user_that_has_gone_before_home_answers_is_not_claimed(world: World) -> None:
     beta = world.feds["beta"]
     beta.attach(USER.identifier, USER.mac, "b1")
-    beta.detached(USER.identifier, "b1")
+    beta.detached(USER.identifier, USER.mac, "b1")
     world.pump("beta")
     for letter in list(world.letters):
         world.lose(letter)

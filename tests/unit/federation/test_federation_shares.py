@@ -6,8 +6,7 @@ import pytest
 
 from followme.federation import held
 from followme.federation.federate import Federate
-from followme.federation.held import MAX_GIVEN
-from followme.federation.messages import Answer, Refused, Reserve, Reserved, Update
+from followme.federation.messages import Answer, Held, Refused, Reserve, Reserved, Update
 from followme.federation.nouns import Mapping, Place
 from tests.federations import card, federate
 
@@ -40,16 +39,17 @@ def test_what_comes_back_may_be_given_again() -> None:
     assert ask(gamma, "e1", 14) == SHARE_USED
 
 
-def test_one_node_gets_some_locators_of_a_network_at_most() -> None:
+def test_one_node_gets_the_locator_of_a_network_that_it_had() -> None:
     fed = federate("gamma", pool_length=26)
-    answers = [ask(fed, "e1", 10, version) for version in range(5, 5 + MAX_GIVEN + 1)]
-    assert [type(answer) for answer in answers[:-1]] == [Reserved] * MAX_GIVEN
-    assert answers[-1] == Refused("the node has too many locators of the network")
+    answers = {ask(fed, "e1", 10, version) for version in range(5, 15)}
+    assert [type(answer) for answer in answers] == [Reserved]
+    assert ask(fed, "e1", 10, 13) == Held(14), "a late copy"
+    assert ask(fed, "e1", 11) not in answers
 
 
 def test_one_domain_gets_half_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held, "MAX_HELD", 4)
     fed = federate("gamma", pool_length=26)
     assert [type(ask(fed, "e1", host)) for host in (10, 11)] == [Reserved] * 2
-    assert ask(fed, "e1", 12) == Refused("table full")
+    assert ask(fed, "e1", 12) == Refused(held.FULL)
     assert isinstance(ask(fed, "a1", 10), Reserved)

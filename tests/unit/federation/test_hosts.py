@@ -8,8 +8,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from followme.domain import NodeKind
 from followme.federation.bus import BusError
-from followme.federation.engine import FederationError
+from followme.federation.engine import FederationError, NotYet
 from followme.federation.hosts import HostClient, HostDesk, HostRequest, decode
 from followme.federation.memory import MemoryHub
 
@@ -52,7 +53,7 @@ async def _desk(one: OneDomain, arrivals: Arrivals, left: Left = _nobody_comes_t
 
 
 async def test_a_host_carries_a_machine() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         arrivals = Arrivals()
         await _desk(four.alpha, arrivals)
         await _desk(four.beta, arrivals)
@@ -67,7 +68,7 @@ async def test_a_host_carries_a_machine() -> None:
 
 
 async def test_a_refusal_comes_with_its_reason() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         await _desk(four.alpha, Arrivals("who is that"))
         host = HostClient(four.hub.host_bus("alpha", "h1"))
         with pytest.raises(FederationError, match="no such network"):
@@ -76,8 +77,29 @@ async def test_a_refusal_comes_with_its_reason() -> None:
             await host.arrived(NODE, "m1", "n1", MAC)
 
 
-async def test_the_source_is_released_when_no_packet_takes_the_way_over_it() -> None:
+async def test_an_arrival_of_which_nothing_is_known_yet_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("followme.federation.hosts.AGAIN_S", 0.01)
     async with Four() as four:
+        arrivals, times = Arrivals(), 0
+
+        async def not_yet(host: str, request: HostRequest) -> None:
+            nonlocal times
+            times += 1
+            if times < 4:
+                raise NotYet("host h2 does not say whether it has it")
+            await arrivals(host, request)
+
+        await HostDesk(four.alpha.engine, not_yet, _nobody_comes_that_way, _hosts(four.alpha)).serve(four.alpha.bus)
+        await asyncio.wait_for(HostClient(four.hub.host_bus("alpha", "h1")).arrived(NODE, "m1", "n1", MAC), 5)
+        assert (times, len(arrivals.seen)) == (4, 1)
+        said = [record for record in caplog.records if "host h2 does not say" in record.getMessage()]
+        assert [record.levelname for record in said] == ["WARNING"]
+
+
+async def test_the_source_is_released_when_no_packet_takes_the_way_over_it() -> None:
+    async with Four(kind=NodeKind.MACHINE) as four:
         quiet = asyncio.Event()
 
         async def left(identifier: IPv4Address) -> None:
@@ -99,18 +121,20 @@ async def test_the_source_is_released_when_no_packet_takes_the_way_over_it() -> 
 
 
 async def test_an_aborted_move_leaves_the_machine_where_it_was() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         await _desk(four.alpha, Arrivals())
         host = HostClient(four.hub.host_bus("alpha", "h1"))
         await host.prepare(NODE, "n2", "m1")
         await host.aborted(NODE, "m1")
         await host.aborted(NODE, "m1")
+        assert four.alpha.place(NODE) in (None, "n1")
         await host.prepare(NODE, "n3", "m2")
+        assert four.gamma.place(NODE) == "n1", "and n3 is told so"
 
 
 async def test_a_controller_that_dies_meanwhile_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("followme.federation.hosts.ANSWER_S", 0.5)
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         first = four.alpha
         await _desk(first, Arrivals())
         host = HostClient(four.hub.host_bus("alpha", "h1"))
@@ -137,7 +161,7 @@ async def test_a_preparation_gives_up_in_time_when_nobody_answers() -> None:
 
 
 async def test_while_it_takes_too_long_there_is_no_answer() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         four.hub.part("alpha", "beta")
         desk = HostDesk(four.alpha.engine, Arrivals(), _nobody_comes_that_way, _hosts(four.alpha))
         asking = asyncio.create_task(desk.receive("h1", HostRequest("prepare", NODE, "m1", "n2").encode()))
@@ -169,7 +193,7 @@ async def test_one_that_was_frozen_answers_nobody_by_what_it_knew() -> None:
 
 
 async def test_a_host_speaks_only_for_machines_that_it_has() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         arrivals = Arrivals()
         await _desk(four.alpha, arrivals)
         await _desk(four.beta, arrivals)

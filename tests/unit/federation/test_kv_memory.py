@@ -13,15 +13,15 @@ from followme.federation.memory_kv import MemoryBucket, MemoryKeyValue
 from .kv_contract import CONTRACT, Open
 
 
-@pytest.mark.parametrize("promise", CONTRACT, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("delay", [0.0, 0.001])
-async def test_contract(promise: Callable[[Open], Awaitable[None]], delay: float) -> None:
+async def test_contract(check: Callable[[Open], Awaitable[None]], delay: float) -> None:
     bucket = MemoryBucket(delay=delay)
 
     async def open() -> KeyValue:
         return MemoryKeyValue(bucket)
 
-    await promise(open)
+    await check(open)
 
 
 async def test_a_full_bucket_keeps_what_it_had_and_takes_no_more_until_it_is_taken_over() -> None:

@@ -32,6 +32,14 @@ async def test_first_come_first_served() -> None:
         task.cancel()
 
 
+async def test_an_epoch_that_the_bucket_has_lost_is_not_begun_again() -> None:
+    lost, above = _lease(MemoryBucket(), "a1")[0], [60]
+    assert await lost.acquire(above=lambda: above[0]) == 61
+    await lost.release()
+    above[0] = 5
+    assert await lost.acquire(above=lambda: above[0]) == 62
+
+
 async def test_it_is_held_as_long_as_it_is_renewed() -> None:
     bucket = MemoryBucket(delay=0.01)
     one, two = _lease(bucket, "a1")[0], _lease(bucket, "a2")[0]

@@ -38,7 +38,7 @@ async def outcome(one: OneDomain) -> Attached | NotAttached:
             await asyncio.sleep(0.01)
 
 
-def at_beta(four: Four, answering: bool | None) -> IPv4Address:
+def at_beta(four: Four, answering: bool | str | None) -> IPv4Address:
     node = four.cards[0].identifier
     four.beta.switches.here[node] = answering
     return node
@@ -50,7 +50,7 @@ async def test_who_answers_at_home_is_not_let_go(kind: NodeKind) -> None:
         node = four.cards[0].identifier
         four.alpha.switches.here[node] = True
         await four.attach(four.beta)
-        assert await outcome(four.beta) == NotAttached(node, FIRST, PRESENT.reason)
+        assert await outcome(four.beta) == NotAttached(node, four.cards[0].mac, FIRST, PRESENT.reason)
         assert four.alpha.place(node) is None
 
 
@@ -61,15 +61,15 @@ async def test_who_answers_elsewhere_is_not_let_go_from_there(kind: NodeKind) ->
         await four.settled(("alpha", "beta"), FIRST)
         node = at_beta(four, True)
         await four.attach(four.gamma)
-        assert await outcome(four.gamma) == NotAttached(node, SECOND, PRESENT.reason)
+        assert await outcome(four.gamma) == NotAttached(node, four.cards[0].mac, SECOND, PRESENT.reason)
         await four.attach(four.alpha)  # a stranger in home's own network
-        assert await outcome(four.alpha) == NotAttached(node, HOME, PRESENT.reason)
+        assert await outcome(four.alpha) == NotAttached(node, four.cards[0].mac, HOME, PRESENT.reason)
         await four.settled(("alpha", "beta"), FIRST)
         at_beta(four, False)
         await four.attach(four.gamma)
         await four.settled(("alpha", "gamma"), SECOND)
         await four.attach(four.alpha)
-        assert await outcome(four.alpha) == Attached(node, HOME)
+        assert await outcome(four.alpha) == Attached(node, four.cards[0].mac, HOME)
 
 
 async def test_while_it_cannot_be_found_out_it_is_asked_again() -> None:
@@ -93,12 +93,37 @@ async def test_from_a_domain_that_is_silent_users_are_let_go_and_machines_are_no
         four.hub.part("alpha", "beta")
         node, began = four.cards[0].identifier, time.monotonic()
         await four.attach(four.gamma)
-        end = await outcome(four.gamma)
         if kind is NodeKind.USER:
-            assert end == Attached(node, SECOND)
+            assert await outcome(four.gamma) == Attached(node, four.cards[0].mac, SECOND)
         else:
-            assert end == NotAttached(node, SECOND, SILENT.reason)
+            async with asyncio.timeout(5):
+                while four.gamma.engine.federate.waits_for(node, four.cards[0].mac) != SILENT.reason:
+                    await asyncio.sleep(0.01)
         assert ANSWER_S <= time.monotonic() - began < REQUEST_S  # at the first time of asking
+        if kind is NodeKind.MACHINE:
+            four.hub.join()
+            await four.settled(("alpha", "gamma"), SECOND)
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_why_it_cannot_be_found_out_is_told_to_who_asks(away: bool) -> None:
+    async with Four(kind=NodeKind.MACHINE) as four:
+        node = four.cards[0].identifier
+        four.alpha.switches.here[node] = why = "host h1: its agent does not say"
+        if away:
+            four.alpha.switches.here[node] = False
+            await four.attach(four.beta)
+            await four.settled(("alpha", "beta"), FIRST)
+            at_beta(four, why)
+        (answer,) = await asked(four.alpha, "gamma", Attach(node, four.cards[0].mac, SECOND, 1))
+        assert answer == Refused(f"{BUSY.reason}: {why}", again=True)
+        await four.attach(four.gamma)
+        async with asyncio.timeout(5):
+            while why not in four.gamma.engine.federate.waits_for(node, four.cards[0].mac):
+                await asyncio.sleep(0.01)
+        for one in (four.alpha, four.beta):
+            one.switches.here[node] = False
+        await four.settled(("alpha", "gamma"), SECOND)
 
 
 async def test_nobody_is_asked_about_an_order_that_is_refused_anyway_or_a_copy() -> None:
@@ -162,9 +187,9 @@ async def test_what_was_found_out_about_another_place_does_not_count() -> None:
         engine = four.alpha.engine
         presence = Presence("alpha", engine.federate, four.alpha.switches.still_here, lambda to, order: None)
         order = Attach(card.identifier, card.mac, FIRST, 1)
-        assert presence.receive("beta", order, Whereabouts("gamma", card.kind), 1.0) == MOVED
-        assert presence.receive("beta", order, None, 1.0) == MOVED
-        assert isinstance(presence.receive("beta", order, Whereabouts("alpha", card.kind), 1.0), Accepted)
+        assert presence.receive("beta", order, (Whereabouts("gamma", card.kind),), 1.0) == MOVED
+        assert presence.receive("beta", order, (), 1.0) == MOVED
+        assert isinstance(presence.receive("beta", order, (Whereabouts("alpha", card.kind),), 1.0), Accepted)
 
 
 async def test_a_switch_that_is_away_knows_nothing(caplog: pytest.LogCaptureFixture) -> None:

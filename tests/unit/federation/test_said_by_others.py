@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from followme.domain import NodeKind
 from followme.federation.codec import MessageError, decode_answers, decode_orders, encode_answers, encode_orders
 from followme.federation.conductor import MAX_PASSING
 from followme.federation.engine import FederationError
@@ -74,7 +75,7 @@ async def test_phases_of_what_is_not_known_here_are_refused_and_not_written() ->
 
 
 async def test_a_host_that_has_not_heard_the_last_answer_is_answered_again() -> None:
-    async with Four() as four:
+    async with Four(kind=NodeKind.MACHINE) as four:
         engine = four.alpha.engine
         await engine.prepare(NODE, "n2", "m1")
         await engine.flipped(NODE, "m1")

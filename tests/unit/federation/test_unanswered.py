@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from ipaddress import IPv4Address
 
 import pytest
 
-from followme.federation.bus import Bus, BusError, NoAnswer
+from followme.federation.bus import BusError
 from followme.federation.codec import encode_orders
 from followme.federation.memory import MemoryHub
 from followme.federation.messages import Told, Update
@@ -16,6 +15,7 @@ from followme.federation.nouns import Mapping, Place
 from followme.federation.outputs import Effect
 from followme.store import Store, StoreError
 
+from .bus_contract import served_before_and_after_a_pause
 from .domains import Four, OneDomain, card
 
 
@@ -62,30 +62,7 @@ async def test_frames_whose_switches_are_slow_end_when_the_engine_is_closed() ->
 async def test_what_is_being_served_ends_when_the_bus_is_paused() -> None:
     hub = MemoryHub()
     alpha, beta = hub.bus("alpha"), hub.bus("beta")
-    ended = await _paused(alpha, beta)
-    assert ended.is_set()
-
-
-async def _paused(alpha: Bus, beta: Bus) -> asyncio.Event:
-    began, ended = asyncio.Event(), asyncio.Event()
-
-    async def forever(sender: str, payload: bytes) -> bytes:
-        began.set()
-        try:
-            await asyncio.sleep(60)
-        finally:
-            ended.set()
-        return b""
-
-    await beta.serve(forever)
-    asking = asyncio.create_task(alpha.request("beta", b"x", 0.5))
-    await asyncio.wait_for(began.wait(), 2)
-    await beta.pause()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ended.wait(), 0.3)
-    with pytest.raises(NoAnswer):
-        await asking
-    return ended
+    assert await served_before_and_after_a_pause(alpha, beta) == (True, False)
 
 
 async def test_an_effect_that_goes_wrong_concerns_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_something_after_the_end(name: str) -> None:
         ("map-request", 3, 0, "asks for nothing"),
         ("map-request", 2, 31, "ITR-RLOC"),
         ("map-request", 13, 9, "Source EID at octet 12: AFI 9 is not supported"),
-        ("map-request", 15, 0, "must be an IP address"),
+        ("map-request", 15, 3, "AFI 3 is not supported"),
         ("map-request", 21, 33, "mask-len 33 of an address of 32 bits"),
         ("map-request", 23, 0, "without an EID"),
         ("map-reply", 3, 255, "255 mapping records"),

@@ -91,9 +91,10 @@ class Router:
         """It registers ``prefix`` at its own RLOC."""
         return self.register(record(prefix, self.host), now=now, **flags)
 
-    def subscription(self, *prefixes: str, rloc: str = "", nonce: int = 0) -> bytes:
+    def subscription(self, *prefixes: str, rloc: str | None = "", nonce: int = 0) -> bytes:
+        """A Map-Request; ``rloc`` is our own if it is empty, AFI 0 if it is ``None``."""
         self.nonce += 1
-        rlocs = (ip_address(rloc or self.host),)
+        rlocs = (None if rloc is None else ip_address(rloc or self.host),)
         asked = tuple(EidRecord(eid(prefix), True) for prefix in prefixes)
         return MapRequest(nonce or self.nonce, rlocs, asked, xtr_id=self.xtr, site_id=IDS[self.name]).encode()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
 from followme.lisp import Action, EidRecord, MapNotify, MapReply, MapRequest, decode, verify
 from followme.mapsystem import Outcome, Subscribed, Unsubscribed
+from followme.mapsystem.publisher import MAX_UNCONFIRMED
 
 from .fakes import KEYS, RLOCS, Router, eid, notifies, record, server
 
@@ -176,12 +178,13 @@ def test_a_subscriber_may_move_its_own_subscription(routers: dict[str, Router]) 
     assert len(ctl.server.subscriptions) == 1
 
 
-def test_unsubscribing_needs_the_key_too(routers: dict[str, Router]) -> None:
+@pytest.mark.parametrize("nowhere", [None, "0.0.0.0"])
+def test_unsubscribing_needs_the_key_too(routers: dict[str, Router], nowhere: str | None) -> None:
     ctl = routers["ctl"]
     ctl.subscribe("10.3.0.0/24")
     ctl.nonce += 10
     (told,) = ctl.server.receive(
-        ctl.subscription("10.3.0.0/24", rloc="0.0.0.0"), ("203.0.113.66", 1), 0.0
+        ctl.subscription("10.3.0.0/24", rloc=nowhere), ("203.0.113.66", 1), 0.0
     ).datagrams
     assert (told.host, told.port) == ctl.source, "the subscriber is asked, whoever sent it"
     assert len(ctl.server.subscriptions) == 1
@@ -230,15 +233,17 @@ def test_a_subscriber_has_only_so_many_subscriptions(
     assert ctl.server.refusals.counts["too-many-subscriptions"] == 2
 
 
-def test_strangers_fill_a_bounded_table_and_leave_room_again(routers: dict[str, Router]) -> None:
-    ctl = routers["ctl"]
-    for number in range(2000):
-        ctl.host = f"198.51.{number // 50}.7"
-        ctl.port = 1024 + number
-        ctl.send(ctl.subscription("10.3.0.0/24"), 0.0)
-    assert len(ctl.server.publisher.notices) == 1024
-    assert ctl.server.refusals.counts["too-many-unconfirmed"] == 2000 - 1024
+def test_a_flood_of_strangers_is_bounded_and_shuts_out_nobody_who_answers(routers: dict[str, Router]) -> None:
+    ctl, stranger = routers["ctl"], replace(routers["ctl"])
+    for number in range(2 * MAX_UNCONFIRMED):
+        stranger.host, stranger.port = f"198.51.{number // 50}.7", 1024 + number
+        stranger.send(stranger.subscription("10.4.0.0/24", nonce=1), 0.0)
+        if number == MAX_UNCONFIRMED:
+            (told,) = ctl.send(ctl.subscription("10.3.0.0/24"), 0.0).datagrams
+    ctl.acknowledge(told)
+    assert len(ctl.server.subscriptions) == 1, "though all places were taken, before and after it"
+    assert len(ctl.server.publisher.notices) == MAX_UNCONFIRMED - 1, "the others go on waiting"
     ctl.server.timer(1.0)
     assert len(ctl.server.publisher.notices) == 0
-    ctl.subscribe("10.3.0.0/24", now=2.0)
-    assert len(ctl.server.subscriptions) == 1
+    ctl.subscribe("10.1.0.0/24", now=2.0)
+    assert len(ctl.server.subscriptions) == 2

@@ -116,6 +116,14 @@ def test_a_locator_that_is_not_the_sites() -> None:
     assert router.own("10.1.0.0/24").datagrams
 
 
+@pytest.mark.parametrize(
+    "rloc", ["127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "169.254.1.1", "::1", "ff02::1", "fe80::1"]
+)
+def test_a_locator_that_cannot_be_one(rloc: str) -> None:
+    router = Router(server(), "dc1")
+    refused(router, router.registration(record("10.1.0.0/24", "192.0.2.1", rloc)), "rloc")
+
+
 def test_an_eid_that_is_no_address() -> None:
     router = Router(server(), "dc1")
     refused(router, router.registration(MappingRecord(LcafEid(Lcaf(9, b"x"), 0))), "unsupported-eid")

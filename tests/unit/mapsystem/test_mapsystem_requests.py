@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -11,6 +12,7 @@ from followme.lisp import (
     EidPrefix,
     EidRecord,
     EncapsulatedControlMessage,
+    Lcaf,
     Locator,
     MappingRecord,
     MapRequest,
@@ -18,6 +20,7 @@ from followme.lisp import (
 )
 from followme.mapsystem import Outcome, Reply, Site, SitePrefix
 from followme.mapsystem.answers import Negative
+from followme.mapsystem.udp import is_listened_on
 
 from .fakes import Router, answer, ask, eid, record, server, site
 
@@ -136,6 +139,50 @@ def test_the_first_itr_rloc_that_can_be_reached_is_answered() -> None:
     assert reply[1:3] == ("198.51.100.9", 5000)
     assert map_server.receive(_ecm("10.1.0.9", "224.0.0.1"), ("192.0.2.9", 1), 0.0) == Outcome([], [])
     assert map_server.refusals.counts["itr-rloc"] == 1
+
+
+def test_an_itr_rloc_that_is_not_known_here_leaves_the_others() -> None:
+    router = Router(server(), "dc1")
+    rlocs = (Lcaf(10, b"another family"), None, IPv4Address("198.51.100.9"))
+    asks = MapRequest(7, rlocs, (EidRecord(eid("10.1.0.9")),))
+    for proxy, to in ((True, "198.51.100.9"), (False, "192.0.2.1")):
+        router.own("10.1.0.0/24", proxy_map_reply=proxy)
+        (sent,) = router.server.receive(asks.encode(), ("192.0.2.9", 5000), 0.0).datagrams
+        assert sent.host == to
+    carried = decode(sent.data)
+    assert isinstance(carried, EncapsulatedControlMessage)
+    assert carried.message == asks, "and they are sent on as they came"
+    asks = replace(asks, itr_rlocs=rlocs[:2])
+    assert router.server.receive(asks.encode(), ("192.0.2.9", 5000), 0.0) == Outcome([], [])
+    assert router.server.refusals.counts["itr-rloc"] == 1
+
+
+def test_an_etr_at_our_own_address_is_none() -> None:
+    ours = IPv4Address("192.0.2.18")
+    router = Router(server(ours=lambda rloc: rloc == ours), "dc1")
+    router.register(record("10.1.0.0/24", str(ours), "192.0.2.2"), proxy_map_reply=False)
+    (sent,) = ask(router.server, "10.1.0.9").datagrams
+    assert sent.host == "192.0.2.2"
+    router.register(record("10.1.0.0/24", str(ours)), proxy_map_reply=False)
+    assert ask(router.server, "10.1.0.9") == Outcome([], [])
+    assert router.server.refusals.counts["no-etr"] == 1
+
+
+@pytest.mark.parametrize(
+    ("listened", "port", "address", "ours"),
+    [
+        ("192.0.2.18", 4342, "192.0.2.18", True),
+        ("192.0.2.18", 4343, "192.0.2.18", False),
+        ("192.0.2.18", 4342, "127.0.0.1", False),
+        ("0.0.0.0", 4342, "127.0.0.1", True),
+        ("0.0.0.0", 4342, "127.9.0.1", True),
+        ("0.0.0.0", 4342, "192.0.2.18", False),
+        ("0.0.0.0", 4342, "::1", False),
+        ("::", 4342, "::1", True),
+    ],
+)
+def test_what_would_come_back_to_us(listened: str, port: int, address: str, ours: bool) -> None:
+    assert is_listened_on((ip_address(listened),), port, ip_address(address)) == ours
 
 
 @pytest.mark.parametrize(("flag", "reason"), [("smr", "smr"), ("probe", "probe")])

@@ -231,3 +231,20 @@ def test_the_address_that_a_router_speaks_to_is_remembered(tmp_path: Path) -> No
         assert {(one.host, one.local) for one in outcome.datagrams} == expected
         again = {(one.host, one.local) for one in map_server.timer(2.5).datagrams}
         assert again == expected - {(RLOCS["wlan2"], "")}
+
+
+def test_recorded_registers_from_many_addresses_shut_out_no_router(tmp_path: Path) -> None:
+    map_server = server(site("dc1", replay_protection=False))
+    router = Router(map_server, "dc1")
+    holder = Router(map_server, "dc1", host="192.0.2.2")
+    holder.own("10.1.0.7/32", xtr_id=None, site_id=0)
+    recorded = router.registration(record("10.1.0.0/24", router.host), xtr_id=None, site_id=0)
+    for number in range(600):
+        map_server.receive(recorded, (f"203.0.{number // 250}.{number % 250}", 4342), 1.0)
+        if number == 99:
+            restart(map_server, tmp_path / "map.db", 1.0)
+    router.host = "192.0.2.77"
+    assert router.own("10.1.0.0/24", xtr_id=None, site_id=0).datagrams
+    for one in (map_server, restart(map_server, tmp_path / "map.db", 2.0)):
+        known = {router.host for router in one.registry.routers.values()}
+        assert (len(known), {"192.0.2.77", "192.0.2.2", "203.0.2.99"} - known) == (256, set())

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from followme.continuity.pipeline import Table
+from followme.mobility import correspondents
 from followme.mobility import watcher as module
 from followme.openflow import FlowMod, PacketOut
 from followme.packets import ARP_REPLY, OPTION_CLIENT_ID, Dhcp, MessageType
@@ -187,17 +188,17 @@ async def test_a_correspondent_learns_before_the_packet_goes_on(world: World) ->
     packet = min(index for index, one in enumerate(order) if one == (DC2.datapath, PacketOut))
     assert correspondent < foreign < packet
     assert len(world.again(DC2)) == 3
-    assert world.watcher._parked == {}
+    assert world.watcher.correspondents._parked == {}
 
 
 async def test_packets_that_wait_for_a_correspondent_are_bounded(world: World) -> None:
     await away(world)
     world.recorder.hold(WLAN2.datapath)
-    speak(world, "10.4.0.20", count=module.MAX_PARKED + 36)
+    speak(world, "10.4.0.20", count=correspondents.MAX_PARKED + 36)
     assert world.watcher.counts["parked packets dropped"] == 36
     world.recorder.confirm(WLAN2.datapath)
     await world.settle()
-    assert len(world.again(DC2)) == module.MAX_PARKED
+    assert len(world.again(DC2)) == correspondents.MAX_PARKED
 
 
 async def test_packets_to_a_correspondent_that_does_not_confirm_are_not_sent_around(world: World) -> None:

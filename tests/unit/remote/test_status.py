@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from followme.domain import Migration, MigrationState
 from followme.migration.host import Host, MachineSpec, MigrationError
 from followme.migration.qemu import Qemu
-from followme.migration.recovery import CopyStatus
+from followme.migration.recovery import CopyStatus, Lost, Verdict
 from followme.remote.client import Client
 from followme.remote.guest import Guest
 from followme.remote.hypervisor import Hypervisor
@@ -170,3 +171,38 @@ async def test_waiting_machines_have_a_bound(hypervisor: Hypervisor, spec: Machi
     for migration in (None, "", "x" * 65, 7):
         with pytest.raises(MigrationError, match="no id"):
             await hypervisor.incoming({"spec": spec_document(spec), "migration": migration}, A)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_the_network_hears_that_a_machine_is_lost(
+    hypervisor: Hypervisor, spec: MachineSpec, monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    said: list[str] = []
+
+    class Router:
+        async def settled(self, migration: Migration, spec: MachineSpec, verdict: Verdict) -> None:
+            if not heard:
+                raise MigrationError("no controller has answered")
+            said.append(str(verdict))
+
+        def gone(self, spec: MachineSpec) -> None:
+            said.append("gone")
+
+    async def connect(site: str) -> object:
+        async def close() -> None: ...
+
+        return SimpleNamespace(close=close)
+
+    async def lost(*_: object) -> None:
+        raise Lost("neither holds the whole machine")
+
+    monkeypatch.setattr("followme.remote.machines.settle", lost)
+    store = Store(":memory:")
+    machines = SiteMachines("h2", hypervisor, store, Router(), connect)  # type: ignore[arg-type]
+    migration = Migration("m1", "vm", "h2", "h1", "live", MigrationState.SWITCHED, 1.0,
+                          {"spec": spec_document(spec)})  # fmt: skip
+    store.put_migration(migration, 1.0)
+    machines._busy["vm"] = asyncio.Event()
+    assert await machines._settle(migration, spec) is heard, "else it is tried again"
+    assert said == (["lost", "gone"] if heard else [])
+    assert [one.id for one in store.unfinished_migrations()] == ([] if heard else ["m1"])

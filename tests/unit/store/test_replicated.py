@@ -195,8 +195,10 @@ async def test_a_failure_of_its_former_life_is_no_failure_of_this_one() -> None:
     await store.lead(2)
     late.set_exception(OSError("too late"))
     await asyncio.sleep(0.01)
+    assert store.failure == ""
     store.put_fact("a", b"1")
     await store.replicated()
+    assert list(store.facts()) == [("a", b"1")]
 
 
 async def test_who_cannot_take_the_bucket_over_takes_no_writes() -> None:

@@ -7,10 +7,12 @@ from typing import cast
 
 import pytest
 
+from followme.xtr import admission
 from followme.xtr.admission import Admission
 from followme.xtr.errors import DataPlaneError
 from followme.xtr.kernel import DataPlane
 from followme.xtr.outputs import Datagram, Encap, Output, Release, RemoveRoute, SetRoute, ToLan, Way
+from followme.xtr.requests import MAX_PACKETS, MAX_WAITING_BYTES
 
 from .play import FAR, OTHER, STRANGER, eid
 
@@ -24,15 +26,15 @@ class Plane:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.admitted: list[Way] = []
-        self.broken = False
+        self.problem: Exception | None = None
 
     def strange(self, way: Way) -> bool:
         return way in (PLAIN, PLAIN2) and way not in self.admitted
 
     async def admit(self, way: Way) -> None:
         await self.gate.wait()
-        if self.broken:
-            raise DataPlaneError("nftables refused it")
+        if self.problem is not None:
+            raise self.problem
         self.admitted.append(way)
 
 
@@ -51,7 +53,7 @@ class Stage:
     async def open(self) -> list[Output]:
         self.done.clear()
         self.plane.gate.set()
-        for _ in range(10):
+        for _ in range(300):
             await asyncio.sleep(0)
         return self.done
 
@@ -86,15 +88,42 @@ async def test_the_newest_strange_route_counts() -> None:
     assert await it.open() == [SetRoute(NET, PLAIN2), packets, SetRoute(ELSE, PLAIN2)]
 
 
-async def test_what_the_kernel_refuses_is_not_routed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("problem", [DataPlaneError("nftables\n  refused it"), OSError("nftables refused it")])
+async def test_what_the_kernel_refuses_is_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """Nor does it go round: what came meanwhile has no route to take."""
+    monkeypatch.setattr(admission, "RETRY_S", 0.01)
     it = Stage()
-    it.plane.broken = True
-    assert it.want(SetRoute(NET, PLAIN), Release(HOST, (b"a",))) == []
+    it.plane.problem = problem
+    assert it.want(SetRoute(NET, PLAIN), Release(HOST, (b"a",)), SetRoute(ELSE, PLAIN2)) == []
     assert await it.open() == []
-    assert "10.1.0.0/24 is not routed: nftables refused it" in caplog.text
-    it.plane.broken = False
-    it.want(SetRoute(NET, PLAIN))
-    assert await it.open() == [SetRoute(NET, PLAIN)]
+    assert it.want(Release(HOST, (b"b",))) == []
+    await asyncio.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records] == [
+        "10.1.0.0/24 is not routed, and tried again each second: nftables refused it"
+    ]
+    it.plane.problem = None
+    await asyncio.sleep(0.03)
+    assert sorted(map(str, it.done)) == sorted(map(str, [SetRoute(NET, PLAIN), SetRoute(ELSE, PLAIN2)]))
+    assert it.admission.dropped == 2
+    late: list[Output] = [SetRoute(eid("10.5.0.0/24"), PLAIN), Release(HOST, (b"c",))]
+    assert it.want(*late) == late
+
+
+async def test_what_waits_is_bounded() -> None:
+    it = Stage()
+    assert it.want(SetRoute(NET, PLAIN), *(Release(HOST, (b"a",)) for _ in range(1000))) == []
+    assert len(await it.open()) == 1 + MAX_PACKETS
+    assert it.admission.dropped == 1000 - MAX_PACKETS
+    it = Stage()
+    nets = [eid(f"10.2.{number}.0/24") for number in range(250)]
+    big = bytes(60_000)
+    it.want(*(SetRoute(net, PLAIN) for net in nets), *(Release(net, (big,)) for net in nets * 3))
+    done = await it.open()
+    assert sum(isinstance(one, Release) for one in done) == MAX_WAITING_BYTES // 60_000
+    it.want(SetRoute(NET, PLAIN2), Release(HOST, (big,)))
+    assert it.admission.dropped == 750 - MAX_WAITING_BYTES // 60_000  # there is room again
 
 
 async def test_an_end_in_between() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from followme.lisp import MapRegister
 from followme.xtr.outputs import CheckNode, RemoveRoute
+from followme.xtr.residents import Resident
 
 from .play import MAC, MAC2, OWN_MAC, POLICY, Stage, eid, packet
 
@@ -71,6 +72,37 @@ def test_a_user_that_has_gone_silent_is_asked_for_and_withdrawn() -> None:
     assert [r.records[0].ttl for r in it.sent(MapRegister) if r.records[0].eid == eid(ROAMER)][:1] == [0]
     assert it.control.local(eid("10.4.0.8/32"))
     assert it.control.local(eid("10.4.0.9/32"))
+
+
+def test_a_silent_ipv6_eid_gives_its_place_to_who_needs_it() -> None:
+    it = Stage(policy=replace(POLICY, ranges=(*POLICY.ranges, eid("fd00:4::/64"))))
+    it.settle()
+    late, other = eid(ROAMER), b"\x02\0\0\0\0\x33"
+    claim = it.control.appeared
+    assert all(claim(eid(f"fd00:4::{n}/128"), (MAC, MAC2)[n % 2], it.now + n) for n in range(4))
+    it.now += 100.0
+    claim(eid("fd00:4::0/128"), MAC, it.now)
+    it.now += 200.0
+    assert not claim(late, other, it.now)
+    assert it.refused("EIDs on this LAN") == 1
+    it.take()
+    assert not claim(eid("fd00:4::5/128"), MAC, it.now + 1)
+    assert it.refused("EIDs of one MAC") == 1
+    assert claim(late, other, it.now + 1), "the first one was heard since, the second one goes"
+    assert RemoveRoute(eid("fd00:4::1/128")) in it.take()
+    assert [r.records[0].ttl for r in it.sent(MapRegister) if r.records[0].eid == eid("fd00:4::1/128")] == [0]
+    assert claim(eid("fd00:4::5/128"), MAC, it.now + 2), "of the MAC that has too many"
+    assert it.control.residents.here.keys() == {late, *(eid(f"fd00:4::{n}/128") for n in (0, 3, 5))}
+
+
+def test_an_ipv6_eid_of_before_a_restart_gives_its_place_too() -> None:
+    it = Stage(policy=replace(POLICY, ranges=(*POLICY.ranges, eid("fd00:4::/64")), max_eids=1))
+    it.control.settle(Resident(eid("fd00:4::1/128"), MAC), it.now)
+    it.settle()
+    it.wait(299.0)
+    assert not it.control.appeared(eid(ROAMER), MAC2, it.now)
+    it.wait(10.0)
+    assert it.control.appeared(eid(ROAMER), MAC2, it.now)
 
 
 def test_a_pinned_eid_cannot_be_claimed() -> None:

@@ -1,4 +1,4 @@
-"""Very much at once: a map-cache behind one RLOC that fails, a flood of forged requests beside real probes."""
+"""Very much at once: a map-cache behind one RLOC that fails, floods of forged requests, large restarts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from followme.lisp import EidPrefix, EidRecord, Locator, MappingRecord, MapReply
 from followme.remote.channel import MAX_LINE
 from followme.xtr import status
 from followme.xtr.config import RouterConfig, check
+from followme.xtr.correspondents import MAX_RLOCS
+from followme.xtr.etr import PEER_PROBES_BURST
+from followme.xtr.hearsay import KNOWN_SMRS_PER_S
+from followme.xtr.hints import MAX_REMEMBERED, Hints
+from followme.xtr.lanfilter import WATCHED
 from followme.xtr.mapcache import TURN
-from followme.xtr.outputs import Encap, SetRoute
-from followme.xtr.paced import PER_S
+from followme.xtr.outputs import Answered, Encap, RemoveRoute, SetRoute
+from followme.xtr.paced import MAX_STALE, PER_S, Paced
+from followme.xtr.requests import MAX_PENDING
+from followme.xtr.watched import Watched
 
 from .play import FAR, MAC, OTHER, STRANGER, Stage, eid, record
 
@@ -99,6 +106,155 @@ def test_forged_probes_do_not_keep_known_rlocs_from_theirs() -> None:
     it.take()
     it.receive(probe, FAR)
     assert it.sent(MapReply, FAR)
+
+
+def test_probes_in_a_peers_name_do_not_keep_its_own_from_their_answers() -> None:
+    """Nor those of other peers from theirs."""
+    it = Stage()
+    it.settle()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    it.learn("10.2.0.9", record("10.2.0.0/24", OTHER))
+    probe = MapRequest(8, (FAR,), (EidRecord(eid("10.3.0.0/24")),), probe=True).encode()
+    answered = 0
+    for number in range(6000):
+        it.now += 0.001
+        if number % 1000 == 999:
+            it.out = it.receive(probe, OTHER)
+            assert it.sent(MapReply, OTHER)
+        it.receive(probe, FAR)
+        answered += len(it.datagrams(FAR))
+    assert answered == 6000
+    for _ in range(10_000):
+        it.control.receive(probe, FAR, 4342, it.now)
+    it.take()
+    assert len(it.datagrams(FAR)) <= PEER_PROBES_BURST
+    it.receive(probe, OTHER)
+    assert it.sent(MapReply, OTHER)
+
+
+def test_forged_requests_do_not_push_out_whom_we_send_to() -> None:
+    it = Stage()
+    it.settle()
+    it.learn("10.1.0.9", record("10.1.0.0/24", FAR))
+    for rloc in (FAR, *(IPv4Address(0x0B000000 + number) for number in range(200))):
+        it.receive(MapRequest(7, (rloc,), (EidRecord(eid("10.3.0.5/32")),)).encode(), rloc)
+    known = it.control.etr.correspondents.of(eid("10.3.0.5/32"), it.now)
+    assert FAR in known
+    assert len(known) == MAX_RLOCS
+
+
+# -- solicitations
+
+
+def solicit(it: Stage, *eids: EidPrefix) -> int:
+    """An SMR in FAR's name for each 16 of them; how many Map-Requests follow."""
+    asked = 0
+    for start in range(0, len(eids), 16):
+        records = tuple(map(EidRecord, eids[start : start + 16]))
+        it.receive(MapRequest(start, (FAR,), records, smr=True).encode(), FAR)
+        asked += len(it.requests())
+    return asked
+
+
+def wide() -> Stage:
+    it = Stage()
+    it.settle()
+    it.control.itr.place(record("10.128.0.0/9", FAR), eid("10.128.0.0/9"), it.now)
+    it.take()
+    return it
+
+
+def test_solicitations_in_a_locators_name_are_bounded_in_all() -> None:
+    it = wide()
+    asked = 0
+    for second in range(10):
+        asked += solicit(it, *(remote(4000 * second + number) for number in range(4000)))
+        it.wait(1.0)
+    assert KNOWN_SMRS_PER_S / 2 * 9 <= asked <= KNOWN_SMRS_PER_S / 2 * 11
+    assert it.refused("rate of SMRs") > 30_000
+
+
+def test_an_eid_is_asked_about_once_a_second_however_many_there_are() -> None:
+    hints, now = Hints(), 1000.0
+    eids = [remote(number) for number in range(MAX_REMEMBERED + 500)]
+    assert sum(hints.take(one, now) for one in eids) == MAX_REMEMBERED
+    assert not any(hints.take(one, now + 0.5) for one in eids)
+    assert hints.take(remote(9999), now + 1.0)
+
+
+def test_solicitations_take_no_place_of_what_we_ask_ourselves() -> None:
+    it = wide()
+    ours = eid("10.9.0.0/24")
+    it.control.itr.ask(ours, it.now)
+    for number in range(3 * MAX_PENDING):
+        it.control.itr.ask(remote(number), it.now, subscribe=False, smr=True)
+    assert ours in it.control.itr.requests.pending
+    assert it.refused("too many Map-Requests under way") == 3 * MAX_PENDING + 1 - MAX_PENDING
+    it.take()
+    assert len([one for one in it.all(Answered) if one.record is None]) == 2 * MAX_PENDING + 1
+
+
+# -- a large map-cache after a restart
+
+
+def test_no_adopted_route_ends_before_it_was_asked_about() -> None:
+    it = Stage(max_entries=70_000)
+    it.settle()
+    many = 60_000
+    for number in range(many):
+        it.control.adopt(remote(number), Encap(((FAR, 1),)), it.now)
+    it.take()
+    asked: set[object] = set()
+    removed: list[RemoveRoute] = []
+    started = it.now
+    while it.now < started + many / PER_S + 10.0:
+        it.control.timer(it.now)
+        it.take()
+        removed += it.all(RemoveRoute)
+        for request in it.requests():
+            target = request.records[0].eid
+            asked.add(target)
+            # As by the answer, but quicker.
+            assert isinstance(target, EidPrefix)
+            it.control.itr.requests_done(target)
+            it.control.itr.cache.put(MappingRecord(target, (Locator(FAR),), 1440), target, it.now)
+        it.now += 1.0
+    assert removed == []
+    assert len(asked) == many
+
+
+def test_watched_mappings_have_turns() -> None:
+    watched = Watched()
+    for number in range(1000):
+        watched[remote(number)] = None
+        watched[EidPrefix(0, bytes([0xFD]) + number.to_bytes(15), 128)] = None
+    seen: set[EidPrefix] = set()
+    for second in range(40):
+        watched.timer(1000.0 + second)
+        shown = watched.shown()
+        watched.timer(1000.5 + second)
+        assert watched.shown() == shown
+        assert len(shown) == sum(WATCHED.values())
+        seen |= shown
+    assert seen == set(watched)
+    assert watched.next_timer() == 1040.0
+    few = Watched()
+    few[remote(1)] = None
+    assert few.shown() == {remote(1)}
+    assert few.next_timer() is None
+
+
+def test_those_that_have_left_the_map_cache_take_no_turn_and_little_room() -> None:
+    paced, wanted = Paced(), {remote(number) for number in range(10)}
+    paced.put(remote(number) for number in range(500, 100_000))
+    paced.put(wanted)
+    assert set(paced.due(1000.0, wanted)) == wanted
+    paced.put(remote(number) for number in range(100))
+    paced.put(remote(number) for number in range(100_000))
+    every = {remote(number) for number in range(100)}
+    assert len(paced.due(1001.0, every)) == PER_S
+    assert len(paced._waiting) <= len(every) + MAX_STALE
+    assert set(paced.due(1002.0, every)) == {remote(number) for number in range(PER_S, 100)}
 
 
 def test_what_operators_see_fits_into_a_line_of_the_channel() -> None:

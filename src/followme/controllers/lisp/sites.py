@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -69,9 +70,7 @@ class Site:
             except ChannelError as error:
                 if not self.up.is_set():  # nobody answers there: what was measured is old by now
                     self.delays = {}
-                if str(error) != self.trouble:
-                    self.trouble = str(error)
-                    log.warning("agent of %s: %s", self.section.name, error)
+                self._say(error)
             finally:
                 self.up.clear()
             await asyncio.sleep(AGAIN_S)
@@ -100,14 +99,37 @@ class Site:
         self.up.set()
 
     async def _poll(self, interval_s: float, watch: Mapping[str, str]) -> None:
+        """Until the connection is lost: one on which nobody answers for a while may be carrying a machine."""
         client = self.client
         while not client.lost.is_set():
             try:
                 found = await client.call("paths", {"watch": dict(watch)}, ASK_S)
+                self.delays = _one_way(found)
+                self.trouble = ""
             except Refused as error:
                 log.warning("agent of %s tells nothing of its paths: %s", self.section.name, error)
-                found = {}
-            self.delays = {str(ip_address(rloc)): float(rtt) / 2 for rloc, rtt in found.items() if rtt is not None}
+                self.delays = {}
+            except ChannelError as error:
+                if client.lost.is_set():
+                    raise
+                self.delays = {}
+                self._say(error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(client.lost.wait(), interval_s)
         raise ChannelError(client.why or "the connection is lost")
+
+    def _say(self, error: ChannelError) -> None:
+        if str(error) != self.trouble:
+            self.trouble = str(error)
+            log.warning("agent of %s: %s", self.section.name, error)
+
+
+def _one_way(found: Any) -> dict[str, float]:
+    """Half of each round trip; ``ChannelError`` if they are none."""
+    try:
+        delays = {str(ip_address(rloc)): float(rtt) / 2 for rloc, rtt in found.items() if rtt is not None}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ChannelError(f"no round trips: {error}") from None
+    if not all(0.0 <= delay < math.inf for delay in delays.values()):
+        raise ChannelError("no round trips: a time that is none")
+    return delays

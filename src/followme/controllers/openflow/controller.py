@@ -99,6 +99,9 @@ class Controller(Edge):
         counts = {f"refused ({kind})": count for kind, count in self.watcher.refusals.counts.items()}
         return counts | dict(self.watcher.counts) | {"forged probes": self.prober.forged}
 
+    def served_elsewhere(self, node: Node) -> bool:
+        return False
+
     def forgotten(self, node: Node) -> None:
         self._last_seen.pop(node.name, None)
         if self.deciding.situations is not None:

@@ -82,6 +82,10 @@ class Edge(ABC):
         is there yet."""
 
     @abstractmethod
+    def served_elsewhere(self, node: Node) -> bool:
+        """Whether this node of ours, whose lease is over, is in another controller's network, which renews it."""
+
+    @abstractmethod
     def forgotten(self, node: Node) -> None:
         """The node's lease has run out, and nothing of it is left here."""
 
@@ -124,6 +128,11 @@ class Edge(ABC):
             log.info("counted so far: %s", ", ".join(f"{name} {count}" for name, count in summary.items()))
 
     def _restore(self) -> None:
+        for _ in self._restoring():
+            pass
+
+    def _restoring(self) -> Iterator[Node]:
+        """What the config and the store say of nodes, one by one: tens of thousands take seconds."""
         known = {node.name: node for node in self.store.nodes()}
         configured = {node.name: node for node in self.nodes}
         for name, node in configured.items():
@@ -146,6 +155,7 @@ class Edge(ABC):
                 self.store.put_placement(place)
             self.redirect.restore(node, place, self.peers_of(node))
             self.locations.add(node)
+            yield node
 
     @contextlib.contextmanager
     def _batch(self) -> Iterator[None]:
@@ -185,6 +195,11 @@ class Edge(ABC):
     def _forget_expired(self, configured: set[Mac]) -> None:
         for mac in self.dhcp.expired():
             node = None if mac in configured else self.locations.node(mac)
+            if node is not None and not self.networks[node.home].ours:
+                node = None  # a visitor: its home says when it is no more
+            elif node is not None and self.served_elsewhere(node):
+                self.dhcp.keep(mac)
+                continue
             # One commit, and first: a crash leaves both the lease and its holder, or none of them. A holder
             # without a lease would be kept for ever.
             with self.store.transaction():

@@ -9,28 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address
-from typing import TypeVar
 
 from followme.config.federation import FederatedConfig
 from followme.continuity.quiet import quiet
 from followme.continuity.southbound import Role, Southbound, SwitchError
+from followme.controllers.openflow.abroad import Abroad
 from followme.controllers.openflow.edge import Edge
 from followme.controllers.openflow.shared import NotTold, SharedRedirect, card_of
-from followme.domain import Attachment, Mac, Network, Node, Placement
-from followme.federation.engine import Engine, FederationError
+from followme.controllers.openflow.strangers import Clash, Strangers
+from followme.domain import Attachment, Mac, Network, Node, NodeKind, Placement
+from followme.federation.custody import Custodians
+from followme.federation.edge_network import NotKnown
+from followme.federation.engine import Engine, FederationError, NotYet
 from followme.federation.federate import Federate
 from followme.federation.hosts import HostRequest
+from followme.federation.messages import Refused
 from followme.federation.nouns import Place
 from followme.federation.outputs import Attached, Effect, NotAttached, View
 from followme.mobility.visits import VisitWatcher
 from followme.openflow import Port, PortStatus
 from followme.store import Store, StoreError
+from followme.system.patience import patiently
 from followme.system.seldom import Refusals
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 CONFIRM_S = 5.0
 """How long a switch may take to confirm the rules of a mapping before its sender is told to come again."""
@@ -40,22 +44,10 @@ CLAIM_S = 10.0
 """How long a node that shows up waits for its home's answer."""
 QUIET_AGAIN_S = 5.0
 """When a switch that could not be asked whether an old place is quiet is asked again."""
-TURN_S = 0.05
-"""How long work that is long may keep everything else from going on."""
-
-
-async def patiently(many: Iterable[T]) -> AsyncIterator[T]:
-    """Each of them, letting others have a turn now and then."""
-    enough = time.monotonic() + TURN_S
-    for one in many:
-        yield one
-        if time.monotonic() >= enough:
-            await asyncio.sleep(0)
-            enough = time.monotonic() + TURN_S
 
 
 class FederatedController(Edge):
-    """One domain's network (``engine.EdgeNetwork``): ``engine`` is set before ``start``."""
+    """One domain's network (``edge_network.EdgeNetwork``): ``engine`` is set before ``start``."""
 
     def __init__(
         self,
@@ -63,15 +55,16 @@ class FederatedController(Edge):
         federate: Federate,
         store: Store,
         southbound: Southbound,
+        custodians: Custodians,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``store`` has what was known before; ``southbound`` may have connections of switches already."""
-        self.config, self.federate = config, federate
+        self.config, self.federate, self.custodians = config, federate, custodians
         networks = {network.name: network for network in config.networks}
         self.shared = SharedRedirect(
             networks, southbound.ledger, southbound, store,
             {one.name: one.hypervisor_port for one in config.file.networks if one.hypervisor_port is not None},
-            self._tell_others, self._known,
+            self._tell_others, self._known, self.forgotten,
         )  # fmt: skip
         self.engine: Engine
         super().__init__(config.file, config.nodes, self.shared, clock)
@@ -82,28 +75,37 @@ class FederatedController(Edge):
         )  # fmt: skip
         self.southbound.handlers.packet_in = self.watcher.packet_in
         self._refusals = Refusals(log)
+        self._strangers = Strangers(self.networks, self.locations, self._refusals, clock)
+        federate.judge_cards(self._strangers.objection)
+        others = {one.name: domain.name for domain in config.file.federation.domains for one in domain.networks}
+        self.abroad = Abroad(self.where, others, lambda node, domain: self.engine.has_left(node, domain))
+        self._lost = {one.name for one in config.file.networks if one.hypervisor_lost}
         self._unconfirmed: dict[IPv4Address, set[int]] = {}
         self._retiring: dict[tuple[IPv4Address, Place], asyncio.Task[None]] = {}
-        self._claims: dict[tuple[IPv4Address, str], list[asyncio.Future[str | None]]] = {}
+        self._claims: dict[tuple[IPv4Address, Mac, str], list[asyncio.Future[str | None]]] = {}
 
     # ---- life
 
     async def restore(self) -> None:
         """What the config and the store say of nodes: their rules stand in the ledger then. They may be many, and
         the lease must be renewed meanwhile: nothing else may call us until this returns."""
-        self._restore()
+        async for _ in patiently(self._restoring()):
+            pass
         async for identifier in patiently(self.federate.mappings()):
             try:
                 self._show(identifier, self.federate.view(identifier))
+            except Clash:
+                continue
             except Exception as error:  # one node must not keep the domain from being served
                 self._not_shown(identifier, error)
         self.redirect.install_base()
         if self.southbound.role is not Role.ALONE:
-            self.dhcp.prolong()
+            for _ in self.dhcp.prolong():
+                await self.store.replicated()  # piece by piece: the lease is renewed on the same servers
 
     def start(self) -> None:
         """Once the switches are ours and the engine runs."""
-        self.run()
+        self.run(self.abroad.look_again())
 
     async def close(self) -> None:
         await self.stop_running()
@@ -128,26 +130,30 @@ class FederatedController(Edge):
     def peers_of(self, node: Node) -> frozenset[str]:
         return frozenset()
 
+    def served_elsewhere(self, node: Node) -> bool:
+        return self.abroad.keeps(node)
+
     def forgotten(self, node: Node) -> None:
         self.engine.forget(node.identifier)
 
     # ---- what the engine asks for (``EdgeNetwork``)
 
-    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, str]:
-        wrong: dict[IPv4Address, str] = {}
+    async def apply(self, identifiers: Collection[IPv4Address]) -> Mapping[IPv4Address, Refused]:
+        wrong: dict[IPv4Address, Refused] = {}
         owners: dict[IPv4Address, str | None] = {}
         for identifier in identifiers:
             view = self.federate.view(identifier)
             try:
                 owners[identifier], touched = self._show(identifier, view)
             except (SwitchError, StoreError) as error:
-                wrong[identifier] = str(error)
+                wrong[identifier] = Refused(str(error), again=not isinstance(error, Clash))
                 continue
             except Exception as error:
-                wrong[identifier] = self._not_shown(identifier, error)
+                wrong[identifier] = Refused(self._not_shown(identifier, error), again=True)
                 continue
             if touched:
-                self._unconfirmed.setdefault(identifier, set()).update(touched)
+                # Another set each time: who waits for the one before has not confirmed this.
+                self._unconfirmed[identifier] = self._unconfirmed.get(identifier, set()) | touched
             self._retire(identifier, view)
         waiting = {one: self._unconfirmed[one] for one in owners if one in self._unconfirmed}
         if not waiting:
@@ -156,7 +162,7 @@ class FederatedController(Edge):
             await self.southbound.barrier(set().union(*waiting.values()), CONFIRM_S)
         except SwitchError:
             results = await asyncio.gather(*(self._confirm(owners[one], dps) for one, dps in waiting.items()))
-            wrong |= {one: why for one, why in zip(waiting, results, strict=True) if why}
+            wrong |= {one: Refused(why, again=True) for one, why in zip(waiting, results, strict=True) if why}
         for one, datapaths in waiting.items():
             if one not in wrong and self._unconfirmed.get(one) is datapaths:
                 del self._unconfirmed[one]
@@ -170,15 +176,31 @@ class FederatedController(Edge):
         return ""
 
     async def still_here(self, identifier: IPv4Address) -> bool | None:
+        """A machine's host knows better than ARP; of a node that is not known here any host of ours may be it."""
         name = self.shared.name_of(identifier)
         binding = None if name is None else self.redirect.bindings.get(name)
-        return False if binding is None else await self.watcher.still_here(binding.node)
+        if binding is None:
+            return await self.custodians.has(identifier, b"")
+        answers = self.watcher.still_here(binding.node)
+        if binding.node.kind is not NodeKind.MACHINE:
+            return await answers
+        network = binding.here.network if self.networks[binding.here.network].ours else None
+        asked = self.custodians.has(identifier, binding.node.mac, network)
+        verdicts = await asyncio.gather(answers, asked, return_exceptions=True)
+        if True in verdicts:
+            return True
+        for verdict in verdicts:
+            if isinstance(verdict, BaseException):
+                raise verdict
+        if None in verdicts and network not in self._lost:
+            return None
+        return False
 
     def effect(self, effect: Effect) -> None:
         if not isinstance(effect, Attached | NotAttached):
             return
         reason = effect.reason if isinstance(effect, NotAttached) else None
-        for waiting in self._claims.pop((effect.identifier, effect.network), ()):
+        for waiting in self._claims.pop((effect.identifier, effect.mac, effect.network), ()):
             if not waiting.done():
                 waiting.set_result(reason)
         name = self.shared.name_of(effect.identifier)
@@ -193,7 +215,18 @@ class FederatedController(Edge):
         return why
 
     def _show(self, identifier: IPv4Address, view: View | None) -> tuple[str | None, set[int]]:
+        """As ``SharedRedirect.show``. ``Clash`` if its mapping concerns us, and cannot be believed: then it has no
+        rules here."""
+        mapping = None if view is None else view.mapping
         before = self.shared.name_of(identifier)
+        if view is not None and mapping is not None and (why := self._strangers.objection(mapping.card)):
+            touched = self.shared.hide(identifier)
+            self.locations.remove(before or "")
+            if any(self._ours(place) for place in (mapping.here, mapping.arriving)) or any(
+                self.networks[network].ours for network in view.told & self.networks.keys()
+            ):
+                raise Clash(f"{mapping.card.name} ({identifier}): {why}")
+            return None, touched
         name, touched = self.shared.show(identifier, view)
         binding = None if name is None else self.redirect.bindings.get(name)
         if before is not None and (binding is None or before != name):
@@ -231,8 +264,8 @@ class FederatedController(Edge):
             old = Placement(name, place.network, 0, place.locator, 0)
             await quiet(self.southbound, network.datapath, name, old)
 
-    def _ours(self, place: Place) -> bool:
-        network = self.networks.get(place.network)
+    def _ours(self, place: Place | None) -> bool:
+        network = None if place is None else self.networks.get(place.network)
         return network is not None and network.ours
 
     def where(self, identifier: IPv4Address) -> str | None:
@@ -268,34 +301,69 @@ class FederatedController(Edge):
             await asyncio.sleep(HEARD_S / 100)  # home has heard of the flip, and we have not heard that yet
         return None
 
+    async def _left_by(self, identifier: IPv4Address) -> str | None:
+        """The network where the machine is, or from which it is still on its way."""
+        deadline = self.clock() + HEARD_S
+        while (view := self.federate.view(identifier)) is not None and view.mapping is not None:
+            if view.mapping.leaving is None:
+                break
+            if self.clock() >= deadline:
+                return view.mapping.leaving.network
+            await asyncio.sleep(HEARD_S / 100)  # home has heard of the release, and we have not heard that yet
+        return self.where(identifier)
+
+    def _carried(self, identifier: IPv4Address) -> bool:
+        """Whether a migration of it is under way, as far as this domain knows."""
+        view = self.federate.view(identifier)
+        mapping = None if view is None else view.mapping
+        return mapping is not None and (mapping.arriving is not None or mapping.leaving is not None)
+
     async def arrived(self, host: str, request: HostRequest) -> None:
-        """A machine runs at a host of ours, and no migration says so: home hears of it. ``FederationError``."""
+        """A machine runs at a host of ours, and no migration says so: home hears of it. ``FederationError``, and
+        ``NotYet`` while home cannot tell."""
         if (network := self.networks.get(request.network)) is None or not network.ours:
             raise FederationError(f"host {host}: {request.network} is not a network of this domain")
-        if self.where(request.identifier) == request.network:
+        was = await self._left_by(request.identifier)
+        if was == request.network and not self._carried(request.identifier):
             return
-        if (reason := await self._claim(request.identifier, request.mac, request.network)) is not None:
+        if was is not None and was != request.network and was in self.networks and self.networks[was].ours:
+            # Home asks nobody but the domain where it is, and that is us.
+            try:
+                if await self.custodians.has(request.identifier, request.mac, was):
+                    raise FederationError(f"{request.identifier} is at {was}")
+            except NotKnown as error:
+                raise NotYet(str(error)) from None
+        if (reason := await self._decided(request.identifier, request.mac, request.network)) is not None:
             raise FederationError(f"{request.identifier} at {request.network}: {reason}")
 
     # ---- what the watcher asks for
 
     async def _claim(self, identifier: IPv4Address, mac: Mac, network: str) -> str | None:
-        """Its home's answer to a node that shows up in our network: None, or why not."""
+        try:
+            return await self._decided(identifier, mac, network)
+        except NotYet as error:
+            return str(error)
+
+    async def _decided(self, identifier: IPv4Address, mac: Mac, network: str) -> str | None:
+        """Its home's answer to a node that shows up in our network: None, or why not. ``NotYet`` if there is none
+        in time."""
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        waiting = self._claims.setdefault((identifier, network), [])
+        key = identifier, mac, network
+        waiting = self._claims.setdefault(key, [])
         waiting.append(answer)
         self.engine.attach(identifier, mac, network)
         try:
             async with asyncio.timeout(CLAIM_S):
                 return await answer
         except TimeoutError:
-            self.engine.detached(identifier, network)
-            return f"its home has not answered within {CLAIM_S:g} s"
+            why = self.federate.waits_for(identifier, mac) or "its home has not answered"
+            self.engine.detached(*key)
+            raise NotYet(f"{identifier} at {network}: not accepted within {CLAIM_S:g} s: {why}") from None
         finally:
             if answer in waiting:
                 waiting.remove(answer)
-            if not waiting and self._claims.get((identifier, network)) is waiting:
-                del self._claims[identifier, network]
+            if not waiting and self._claims.get(key) is waiting:
+                del self._claims[key]
 
     async def _tell_others(self, identifier: IPv4Address, network: str) -> None:
         name = self.shared.name_of(identifier)

@@ -24,9 +24,10 @@ from followme.continuity.ledger import CONNECTION_BITS, EPOCH_BITS, Ledger
 from followme.continuity.southbound import DatapathGone, Handlers, Role, Southbound, SwitchError
 from followme.controllers.events import Happening
 from followme.controllers.openflow.edge import listen
-from followme.controllers.openflow.federated import FederatedController, patiently
+from followme.controllers.openflow.federated import FederatedController
 from followme.domain import NodeKind
 from followme.federation.bus import Bus, BusError
+from followme.federation.custody import Custodians
 from followme.federation.engine import Engine, LeaseLost
 from followme.federation.federate import Federate
 from followme.federation.hosts import HostDesk
@@ -43,10 +44,11 @@ from followme.federation.registry import Domain, Registry
 from followme.federation.signing import Ed25519Signer, public_key_of
 from followme.store import Store, StoreError
 from followme.store.replicated import ReplicatedStore
+from followme.system.patience import patiently
+from followme.system.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
-DOMAIN_BYTES = 256 * MIB
 """What a domain may keep: ``nats_accounts.write_configuration`` grants it by default."""
 AGAIN_S, ASTONISHED_S = 0.5, 3.0
 """How soon it stands by again, after it was active and something ended that; or something that nobody expects."""
@@ -81,6 +83,7 @@ class Instance:
         self._connections: dict[str, NatsConnection] = {}
         self._lonely_s = LONELY_S
         self._astonishing = ""
+        self._seldom = Seldom(log)
 
     async def run(self) -> None:
         """Stand by and be active by turns; ``OSError`` if it cannot listen. A bus that is away is waited for."""
@@ -97,10 +100,15 @@ class Instance:
                 try:
                     await self._stand_by(bus, southbound)
                 except (StoreError, KvError, BusError, SwitchError, LeaseLost) as error:
-                    log.warning("instance %s of %s: %s", self._section.instance, self._section.domain, error)
+                    self._waits(error)
                 except Exception as error:  # whatever it is: the other instances would end by it, too
                     pause = self._astonished(error)
                 await asyncio.sleep(pause)
+
+    def _waits(self, error: Exception) -> None:
+        """What keeps us from being active is said now and then, however often it is tried again."""
+        if self._seldom.due(str(error), time.monotonic()):
+            log.warning("instance %s of %s: %s", self._section.instance, self._section.domain, error)
 
     def _astonished(self, error: Exception) -> float:
         """Say what has happened, and all of it once; how long to pause before it may happen again."""
@@ -117,7 +125,7 @@ class Instance:
             try:
                 bus = await NatsBus.open(self._access(), self._section.domain, self._section.instance)
             except BusError as error:
-                log.warning("instance %s of %s: %s", self._section.instance, self._section.domain, error)
+                self._waits(error)
                 await asyncio.sleep(AGAIN_S)
                 continue
             opened.push_async_callback(bus.close)
@@ -144,14 +152,17 @@ class Instance:
         section = self._section
         async with contextlib.AsyncExitStack() as opened:
             lease_kv = await self._bucket(lease_bucket_of(section.domain), LEASE_BYTES)
-            kv = await self._bucket(bucket_of(section.domain), DOMAIN_BYTES)
+            kv = await self._bucket(bucket_of(section.domain), section.bucket_mib * MIB)
             store = ReplicatedStore()
             opened.callback(store.close)
             await store.restore(kv)
             lease = Lease(lease_kv, section.domain, section.instance, section.lease_s)
             log.info("instance %s of %s stands by", section.instance, section.domain)
             opened.push_async_callback(lease.release)
-            epoch = await _unless(store.lost, lease.acquire(lambda: 0.0 if _attended(southbound) else LONELY_S))
+            acquired = lease.acquire(
+                lambda: 0.0 if _attended(southbound) else LONELY_S, lambda: southbound.newest.generation
+            )  # fmt: skip
+            epoch = await _unless(store.lost, acquired)
             log.info("instance %s of %s has the lease: epoch %d", section.instance, section.domain, epoch)
             ends = [asyncio.ensure_future(one) for one in (lease.hold(), _failed(store), self._lonely(southbound))]
             for one in ends:
@@ -214,8 +225,10 @@ class Instance:
         """Until the engine cannot go on, a switch has another master, or one of ``ends`` is over."""
         if southbound.role is not Role.ALONE:
             southbound.ledger = Ledger(epoch << CONNECTION_BITS)  # nobody has a rule in the one before
-        federate = Federate(self.registry, self.signer, load=store.fact)
-        controller = FederatedController(self.config, federate, store, southbound)
+        room = None if southbound.role is Role.ALONE else self._section.bucket_mib * MIB
+        federate = Federate(self.registry, self.signer, load=store.fact, room=room)
+        custodians = Custodians(bus.request_host, self._hosts)
+        controller = FederatedController(self.config, federate, store, southbound, custodians)
         desk = OrderDesk(self.registry, bus, self._machines.get, controller.where, self._hosts.get)
         bus = OrderBus(bus, desk)
         controller.watchers.add(self._watch)

@@ -27,16 +27,17 @@ class NotTold(SwitchError):
 
 class SharedRedirect(Redirect):
     """``ports`` are the ports behind which our hypervisors are, by network; ``tell_others`` tells a network's
-    controller of a node (``NotTold``), ``known`` is called with each node that gets a home here."""
+    controller of a node (``NotTold``), ``known`` is called with each node that gets a home here, ``forgotten`` with
+    what it was before it had that address."""
 
     def __init__(
         self, networks: Mapping[str, Network], ledger: Ledger, southbound: Southbound, store: Store,
         ports: Mapping[str, int], tell_others: Callable[[IPv4Address, str], Awaitable[None]],
-        known: Callable[[Node], None],
+        known: Callable[[Node], None], forgotten: Callable[[Node], None],
     ) -> None:  # fmt: skip
         super().__init__(networks, ledger, southbound, store)
         self._ports = ports
-        self._tell_others, self._known = tell_others, known
+        self._tell_others, self._known, self._forgotten = tell_others, known, forgotten
         self._at: dict[tuple[str, str], int] = {}
         self._names: dict[IPv4Address, str] = {}
 
@@ -62,6 +63,10 @@ class SharedRedirect(Redirect):
         mapping = None if view is None else view.mapping
         if view is None or mapping is None:
             return self._settle(identifier)
+        home = self.networks.get(mapping.card.home)
+        if home is not None and home.ours and identifier not in self._names:
+            # It is no more, and its rules went with it: no switch of ours has them when others hear that.
+            return None, {one.datapath for one in self.networks.values() if one.ours}
         node = self._node(mapping.card)
         holder = self.bindings.get(node.name)
         if holder is not None and holder.node.identifier != identifier:
@@ -80,6 +85,14 @@ class SharedRedirect(Redirect):
         touched |= self.become(binding)
         self._introduce(binding, holder)
         return node.name, touched
+
+    def hide(self, identifier: IPv4Address) -> set[int]:
+        """Have no rules of another domain's node; the datapaths whose rules changed."""
+        name = self._names.get(identifier)
+        binding = None if name is None else self.bindings.get(name)
+        if name is None or binding is None or self.networks[binding.node.home].ours:
+            return set()
+        return self._drop(name, identifier)
 
     def called(self, card: Card) -> str:
         """The node's name here: no operator can use up names of another, for who is at home elsewhere has its
@@ -171,6 +184,8 @@ class SharedRedirect(Redirect):
         if before is not None:
             self._names.pop(before.node.identifier, None)
         super().adopt(node, network, port)
+        if before is not None and before.node.identifier != node.identifier:
+            self._forgotten(before.node)
         self._names[node.identifier] = node.name
         self._known(node)
 
