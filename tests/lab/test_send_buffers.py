@@ -1,4 +1,4 @@
-"""Hosts of our own link that do not answer ARP must not keep back what is sent to others."""
+"""The control sockets on real links: hosts that do not answer ARP must not keep back what is sent to others."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from ipaddress import IPv4Address
 
 import pytest
 
 from followme.mapsystem.outbox import Datagram
-from followme.mapsystem.udp import Wire, open_sockets
+from followme.mapsystem.udp import Wire, is_listened_on, open_sockets
 from followme.system import needs, netns
 from followme.xtr import outputs
 from followme.xtr.sockets import ControlSockets
@@ -53,6 +54,15 @@ async def test_answers_to_hosts_that_are_not_there_silence_no_map_server(
             wire.send([Datagram(bytes(100), f"192.0.2.{70 + number % 8}", 4342)])
         wire.send([Datagram(b"an answer", "192.0.2.9", 4342)])
         assert (wire.unsent, itr.recv(100)) == (0, b"an answer")
+
+
+async def test_who_listens_everywhere_knows_each_address_of_this_host(namespace: str) -> None:
+    """The second address of a subnet, too: an ETR registered there would be ourselves."""
+    everywhere = (IPv4Address("0.0.0.0"),)
+    asked = {address: partial(is_listened_on, everywhere, 4342, IPv4Address(address))
+             for address in ("192.0.2.18", "192.0.2.9", "192.0.2.10", "198.51.100.1")}  # fmt: skip
+    ours = [address for address, ask in asked.items() if netns.call_in(namespace, ask)]
+    assert ours == ["192.0.2.18", "192.0.2.9"]
 
 
 async def test_answers_to_hosts_that_are_not_there_silence_no_router(namespace: str, itr: socket.socket) -> None:

@@ -17,6 +17,7 @@ from followme.federation.nats_connection import NatsAccess
 log = logging.getLogger(__name__)
 
 OPEN_S = 5.0
+AGAIN_S = 1.0
 
 
 def access_of(section: MembershipSection) -> NatsAccess:
@@ -51,6 +52,7 @@ class LateHostBus:
                     break
                 except Unreachable:
                     await bus.close()
+                    await asyncio.sleep(AGAIN_S)
                     raise
             except Unreachable as error:
                 if str(error) != self._why:

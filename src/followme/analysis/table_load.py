@@ -10,8 +10,8 @@ Exact: the first three moments of each switch's entries; in a sample, how many n
 network and are away (jointly, multinomial and binomial), what the nodes that are in a network cost it (each node's
 own number of networks told), and how many correspondents' entries each switch has, given the former. Not drawn
 jointly, each switch's own distribution being right: correspondents' entries with the networks told that they come
-from, and who is away whither (multinomial with the exact mean, which leaves out only that nobody visits his own
-home).
+from; and with more than 1024 networks who is away whither (multinomial with the exact mean, which leaves out only
+that nobody visits his own home).
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ MOST_PEERS = 200.0
 _TAIL = 1e-14
 _LEAST_SKEW = 1e-3
 _CHUNK = 1 << 22
+_MOST_PAIRED = 1024
+"""Networks up to which who is away whither is drawn for each home and each other network."""
 _MOST_DRAWS = 200_000_000
 """More draws than this for one class of nodes take too long: the sums are then drawn as normal ones."""
 
@@ -183,7 +185,7 @@ def sample(populations: Sequence[Population], share: Floats, seed: int = 0) -> t
         entries += price.at_home * (born - gone) + price.home * gone
         if not away:
             continue
-        here = random.multinomial(away, _visited(share, gone / away))
+        here = _whither(random, share, gone)
         cost, whole = _abroad_sums(random, here, *abroad(one.peers, one.kind, networks))
         others = np.maximum(away - gone - here, 0)
         entries += cost + price.correspondent * random.binomial(others, one.reaches(networks))
@@ -211,6 +213,19 @@ def _visited(share: Floats, homes: Floats, alike: int = 1) -> Floats:
     chance = np.maximum(share * (alike * outward.sum() - outward), 0.0)
     found: Floats = chance / (alike * chance.sum())
     return found
+
+
+def _whither(random: np.random.Generator, share: Floats, gone: Ints) -> Ints:
+    """(networks,) how many of those who are away from each network's homes, ``gone``, are in each."""
+    networks = len(share)
+    if networks > _MOST_PAIRED:
+        away = int(gone.sum())
+        return random.multinomial(away, _visited(share, gone / away))
+    chance = np.tile(share, (networks, 1))
+    np.fill_diagonal(chance, 0.0)
+    chance /= chance.sum(axis=1, keepdims=True)
+    here: Ints = random.multinomial(gone, chance).sum(axis=0)
+    return here
 
 
 def _abroad_sums(random: np.random.Generator, here: Ints, values: Ints, chance: Floats) -> tuple[Ints, bool]:

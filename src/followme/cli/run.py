@@ -66,8 +66,8 @@ def agent(
             wrong(f"{config_file}: this agent has no router: nothing of it is in the kernel")
         from followme.xtr.removal import remove as remove_router
 
-        for line in run(remove_router(config.router)) or ["nothing: there is nothing of it in the kernel"]:
-            typer.echo(f"removed {line}")
+        if not run(remove_router(config.router, typer.echo)):
+            typer.echo("removed nothing: there is nothing of it in the kernel")
         return
     run((HostAgent(config) if isinstance(config, HostAgentConfig) else Agent(config)).serve())
 

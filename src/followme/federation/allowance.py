@@ -29,6 +29,14 @@ class Allowance:
         """Whether it has anything left."""
         return self._of(sender, now).tokens > 0
 
+    def take(self, sender: Hashable, now: float) -> bool:
+        """Whether it has anything left, of which one is taken."""
+        bucket = self._of(sender, now)
+        if bucket.tokens <= 0:
+            return False
+        bucket.tokens -= 1
+        return True
+
     def charge(self, sender: Hashable, cost: float, now: float) -> None:
         """What it has cost, which is known afterwards only: it may owe, a burst at the most, and has nothing until
         that is paid back."""

@@ -49,8 +49,8 @@ class Correspondent:
             return self._desk.refuse("home has not confirmed it", again=True)
         if record is None:
             version, at_home = self._held.tomb(key)
-            if mapping.version < version and not at_home and networks:
-                return self._desk.refuse("out of date", again=True)
+            if mapping.version < version and not at_home and networks and sender != home:
+                return self._desk.refuse("out of date", again=True)  # home hears which version: it goes above it
             if mapping.version < version or (mapping.version == version and at_home and mapping.settled_home):
                 return Held(version)
             record = HeldRecord()

@@ -36,7 +36,7 @@ class Holders:
         self._unheard.setdefault((key, domain), self._desk.now)
 
     def answers(self, key: int, domain: str) -> None:
-        """It has confirmed something."""
+        """It has confirmed something, or need not any more."""
         self._unheard.pop((key, domain), None)
 
     def silent(self, key: int, domain: str) -> bool:

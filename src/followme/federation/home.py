@@ -137,6 +137,7 @@ class Home:
         move = record.move
         for domain in [one for one in record.holders if one not in self._registry.domains]:
             del record.holders[domain]  # not configured any more: nobody waits for it
+            self.holders.answers(key, domain)
             record.owed.pop(domain, None)
             record.last.discard(domain)
         settled = min(record.holders.values(), default=0)
@@ -159,6 +160,7 @@ class Home:
             self.send_ready(record)
         for domain in self.holders.done(record, settled):
             del record.holders[domain]
+            self.holders.answers(key, domain)
             self._confirmed(key, record)
             self._desk.cancel(("u", domain, key))
         if set(record.holders) <= {self._me} and record.mapping.settled_home and move is None \
@@ -187,13 +189,13 @@ class Home:
         """Told until it is accepted, or the node shows up there again. The caller puts the record."""
         record.denials.append((by, migration, reason))
         identifier = record.mapping.identifier
-        self._desk.send(("denied", int(identifier), migration), by, Denied(identifier, migration, reason), True)
+        self._desk.send(("denied", by, int(identifier), migration), by, Denied(identifier, migration, reason), True)
 
     def undeny(self, record: HomeRecord, domain: str) -> None:
         """The node has shown up there again: what was answered before is of no use. The caller puts the record."""
         for denial in [one for one in record.denials if one[0] == domain and one[1].startswith(ATTACH)]:
             record.denials.remove(denial)
-            self._desk.cancel(("denied", int(record.mapping.identifier), denial[1]))
+            self._desk.cancel(("denied", domain, int(record.mapping.identifier), denial[1]))
 
     # What others say
 
@@ -310,8 +312,8 @@ class Home:
         repeat_key = ("u", to, key)
         record = self.records.get(key)
         if not isinstance(answer, Held) or record is None:
-            self.holders.unheard(key, to)
-            self._desk.again(repeat_key, order)
+            if self._desk.again(repeat_key, order):  # else a newer one took its place, and may be answered already
+                self.holders.unheard(key, to)
             return
         self.holders.answers(key, to)
         if to in record.holders and answer.version > record.mapping.version:  # which nobody has from us
@@ -358,7 +360,7 @@ class Home:
         return {network for network in (home, *record.told) if self.holders.confirmed(record, network)}
 
     def denied_answered(self, to: str, order: Denied, answer: Answer | None) -> None:
-        key = ("denied", int(order.identifier), order.migration)
+        key = ("denied", to, int(order.identifier), order.migration)
         if answer is None or (isinstance(answer, Refused) and answer.again):
             self._desk.again(key, order)
             return
@@ -380,7 +382,7 @@ class Home:
             return
         identifier = record.mapping.identifier
         for by, migration, reason in record.denials:
-            self._desk.send(("denied", key, migration), by, Denied(identifier, migration, reason), True)
+            self._desk.send(("denied", by, key, migration), by, Denied(identifier, migration, reason), True)
         if record.move is not None and record.move.state == records.READY:
             self.send_ready(record)
         self.advance(key, record)

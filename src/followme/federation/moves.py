@@ -80,7 +80,9 @@ class Moves:
             return self._desk.refuse("the node is there already")
         if len([denial for denial in record.denials if denial[0] == sender]) >= MAX_DENIALS:
             return self._desk.refuse("too much of earlier moves is under way")
-        if len(mapping.old) + 2 >= MAX_OLD and self._steps.known(record, order.network) is None:
+        back = self._steps.known(record, order.network) is not None  # to a place that it has still
+        home = order.network == mapping.card.home  # there it goes by its identifier, and leaves that place, too
+        if len(mapping.old) + 2 > MAX_OLD - (not back) and (home or not back):
             self._home.advance(key, record)  # next time there may be room
             return self._desk.refuse("too much of earlier moves is under way")
         self._steps.begin(key, record, Move(order.migration, sender, order.network, 0))

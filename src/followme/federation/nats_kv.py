@@ -59,6 +59,8 @@ class JetStreamKeyValue:
         self._acks = f"{connection.inbox}.kv{next(self._numbers)}.{id(self):x}"
         self._generation = 0
         self._writable = False
+        self.max_bytes = 0
+        """What the bucket may hold; 0 or less: there is no limit, or it is not open."""
         self._why: KvError = KvError(f"bucket {bucket}: take_over was not called")
         self._last = self._fence = 0
         self._waiting: deque[_Put] = deque()
@@ -98,6 +100,7 @@ class JetStreamKeyValue:
             info = await self._ask(f"STREAM.INFO.{self._stream}", {})
             if differs := api.differences(wanted, info["config"]):
                 log.warning("bucket %s is there, and differs from what was asked for: %s", self._name, differs)
+            self.max_bytes = int(info["config"].get("max_bytes", 0))
             return True
         except ApiError as error:
             if error.code != api.NO_STREAM and (last or error.code != api.NOT_READY):

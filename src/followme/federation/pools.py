@@ -20,6 +20,8 @@ class _Pool:
         self.holes: deque[tuple[int, int]] = deque()
         """Never given, as far as is known, and below ``next``: from, and before. A pool may hold millions."""
         self.free: deque[int] = deque()
+        self.back: set[int] = set()
+        """Those in ``free``: one that was taken there, and has come back, stands in it once."""
         self.given: set[int] = set()
 
     def another(self) -> int | None:
@@ -32,7 +34,11 @@ class _Pool:
             if locator + 1 < end:
                 self.holes.appendleft((locator + 1, end))
             return locator
-        return self.free.popleft() if self.free else None
+        if not self.free:
+            return None
+        locator = self.free.popleft()
+        self.back.discard(locator)
+        return locator
 
 
 class Pools:
@@ -80,7 +86,9 @@ class Pools:
         pool = self._pools.get(network)  # None: not ours any more
         if pool is not None and locator in pool.given:
             pool.given.remove(locator)
-            pool.free.append(locator)
+            if locator not in pool.back:
+                pool.back.add(locator)
+                pool.free.append(locator)
 
     def given(self, network: str) -> int:
         """How many are given."""

@@ -165,7 +165,7 @@ class Steps:
         for denial in [denial for denial in record.denials if denial[0] not in domains]:
             changed = True
             record.denials.remove(denial)
-            self._desk.cancel(("denied", key, denial[1]))
+            self._desk.cancel(("denied", denial[0], key, denial[1]))
         move = record.move
         if move is not None and (move.by not in domains or self._registry.owner_of_network(move.network) is None):
             changed = True

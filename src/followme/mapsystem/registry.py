@@ -138,14 +138,15 @@ class Registry:
         return router
 
     def _forget(self, site: Site) -> bool:
-        """Make room for a router: the one that was silent for longest goes, of those that hold nothing. Not if its
-        nonce is needed; where nonces are shared, the next router's is above it."""
-        for id, router in self.routers.items():
-            if router.site is site and not router.held and (router.xtr_id is None or not site.replay_protection):
-                del self.routers[id]
-                self._routers_of[site.name] -= 1
-                self.forgotten.add(id)
-                return True
+        """Make room for a router: the one that was silent for longest goes, of those that hold nothing and send no
+        xTR-ID (their nonces are shared: the next one's is above); else, where nonces are not looked at, of all."""
+        idle = [id for id, router in self.routers.items() if router.site is site and not router.held]
+        anonymous = [id for id in idle if self.routers[id].xtr_id is None]
+        for id in anonymous or ([] if site.replay_protection else idle):
+            del self.routers[id]
+            self._routers_of[site.name] -= 1
+            self.forgotten.add(id)
+            return True
         return False
 
     def last_nonce(self, id: RouterId) -> int:

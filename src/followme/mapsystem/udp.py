@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Final
 
 from followme.lisp import CONTROL_PORT
@@ -66,13 +67,20 @@ def is_listened_on(
         return port == CONTROL_PORT
     if all(one.version != address.version or not one.is_unspecified for one in addresses):
         return False
-    # Any address of this host: the kernel takes it as the source, too, for what is sent there.
-    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(address), port))
-        except OSError:
-            return False
-        return address.is_loopback or address_of(probe) == str(address)
+    return _is_ours(address)
+
+
+def _is_ours(address: IPv4Address | IPv6Address) -> bool:
+    """Whether this host has the address: also one that it never takes as a source by itself."""
+    try:
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            if not Path(f"/proc/sys/net/ipv{address.version}/ip_nonlocal_bind").read_text().strip("0\n"):
+                probe.bind((str(address), 0))
+                return True
+            probe.connect((str(address), CONTROL_PORT))  # where anything can be bound to
+            return address.is_loopback or address_of(probe) == str(address)
+    except OSError:
+        return False
 
 
 def address_of(one: socket.socket) -> str:

@@ -31,8 +31,6 @@ FULL_S = 1.0
 """How long a pool that was found used up is not searched again: strangers may ask at any rate."""
 OFFER_S = 60.0
 """How long an offered address waits for its request."""
-PROLONGED = 500
-"""Leases in one commit."""
 DECLINED_S = 600.0
 """How long an address that a client found in use stays out of the pool (RFC 2131, 4.3.3)."""
 
@@ -107,33 +105,30 @@ class DhcpServer:
 
     def keep(self, mac: Mac) -> None:
         """The client is where another serves it: its lease of our address is granted anew. ``StoreError``."""
-        self._grant(mac, self._leases[mac], self._clock())
-
-    def _grant(self, mac: Mac, lease: Lease, now: float) -> None:
-        pool = self._pools.get(lease.network)
-        if pool is not None and lease.expires_at < now + pool.lease_s:
-            lease = replace(lease, expires_at=now + pool.lease_s)
+        lease = self._anew(self._leases[mac], self._clock())
+        if lease is not self._leases[mac]:
             self._store.put_lease(lease)
             self._leases[mac] = lease
+
+    def _anew(self, lease: Lease, now: float) -> Lease:
+        pool = self._pools.get(lease.network)
+        if pool is None or lease.expires_at >= now + pool.lease_s:
+            return lease
+        return replace(lease, expires_at=now + pool.lease_s)
 
     def store_again(self) -> None:
         """Write all leases: the store has lost some that are held."""
         for lease in self._leases.values():
             self._store.put_lease(lease)
 
-    def prolong(self) -> Iterator[None]:
+    def prolong(self) -> Iterator[Mac]:
         """All leases were granted by another controller, whose clock may be minutes behind ours, and an address
-        that a client still uses must not go to another: each with less than half its time left gets it anew. (A
-        client renews when half is over, RFC 2131, 4.4.5, so the others are renewed before they end.) Some hundreds
-        in one commit, then others may have a turn; ``StoreError``."""
+        that a client still uses must not go to another: each gets its time anew, one by one. The store is not told:
+        who takes over next does the same."""
         now = self._clock()
-        half = {name: now + pool.lease_s / 2 for name, pool in self._pools.items()}
-        due = [mac for mac, lease in self._leases.items() if lease.expires_at < half.get(lease.network, now)]
-        for first in range(0, len(due), PROLONGED):
-            with self._store.transaction():
-                for mac in due[first : first + PROLONGED]:
-                    self._grant(mac, self._leases[mac], now)
-            yield
+        for mac, lease in list(self._leases.items()):
+            self._leases[mac] = self._anew(lease, now)
+            yield mac
 
     def _discover(self, network: Network, pool: DhcpSection, message: Dhcp) -> DhcpResult:
         home, address = self._address(network, pool, message)

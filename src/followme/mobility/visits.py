@@ -66,6 +66,30 @@ class VisitWatcher(Watcher):
                 return
         super()._dhcp(network, port, source, frame)
 
+    async def _checked_dhcp(self, node: Node, network: Network, port: int, source: Mac, frame: bytes) -> None:
+        if await self._back(node, network, port):
+            await super()._checked_dhcp(node, network, port, source, frame)
+
+    async def _renumbered(self, node: Node, network: Network, port: int, address: IPv4Address) -> None:
+        if await self._back(node, network, port):
+            await super()._renumbered(node, network, port, address)
+
+    async def _back(self, node: Node, network: Network, port: int) -> bool:
+        """Whether a user of ours who was in another domain is here: before it gets another address, or its lease
+        ends, the domain where it was is asked, for anybody on the link can use its MAC address."""
+        binding = self.redirect.bindings.get(node.name)
+        if binding is None or self.networks[binding.here.network].ours or not self.networks[node.home].ours:
+            return True
+        if not self._may_ask(network.name, node.identifier, node.mac):
+            return False
+        self._placed(node.name, network.name, port)
+        if (refused := await self._claim(node.identifier, node.mac, network.name)) is not None:
+            self._refuse("mac", network, port, node.mac, f"claims to be {node.name}: {refused}")
+            return False
+        self._asked.pop((network.name, node.identifier, node.mac), None)
+        binding = self.redirect.bindings.get(node.name)
+        return binding is not None and binding.node == node
+
     async def still_here(self, node: Node) -> bool | None:
         """Whether the node answers at its port here; ``None`` if its switch is away, or too many are asked."""
         binding = self.redirect.bindings.get(node.name)
@@ -80,6 +104,8 @@ class VisitWatcher(Watcher):
         if here.port == 0 or (here.network, here.port) in self._gone_ports:
             return False
         left = await self._checks.verdict(node)
+        if left and not self.southbound.connected(network.datapath):
+            return None  # it has gone meanwhile: nobody was asked, perhaps
         return None if left is None else not left
 
     def _of_another(self, network: Network, identifier: IPv4Address) -> bool:
@@ -90,16 +116,20 @@ class VisitWatcher(Watcher):
         self, network: Network, port: int, mac: Mac, identifier: IPv4Address, then: Callable[[], None]
     ) -> bool:
         """Whether its home is asked: not again while it is, nor soon after it has said no."""
-        now, key = self._clock(), (network.name, identifier, mac)
+        if self._may_ask(network.name, identifier, mac):
+            self._start(self._visit(identifier, mac, network, port, then))
+        return True
+
+    def _may_ask(self, network: str, identifier: IPv4Address, mac: Mac) -> bool:
+        now, key = self._clock(), (network, identifier, mac)
         if self._asked.get(key, now) > now:
-            return True
+            return False
         if len(self._asked) >= MAX_ASKED:
             self._asked = {one: until for one, until in self._asked.items() if until > now}
             if len(self._asked) >= MAX_ASKED:
                 self.counts["events dropped"] += 1
-                return True
+                return False
         self._asked[key] = now + ASK_AGAIN_S
-        self._start(self._visit(identifier, mac, network, port, then))
         return True
 
     async def _visit(

@@ -21,3 +21,9 @@ async def patiently(many: Iterable[T]) -> AsyncIterator[T]:
         if time.monotonic() >= enough:
             await asyncio.sleep(0)
             enough = time.monotonic() + TURN_S
+
+
+async def through(many: Iterable[object]) -> None:
+    """All the work that is done as ``many`` goes on."""
+    async for _ in patiently(many):
+        pass

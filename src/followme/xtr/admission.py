@@ -32,10 +32,14 @@ class _Waiting:
 
 
 class Admission:
-    """``plane`` returns the data plane; ``perform`` is given what has waited, in its order."""
+    """``plane`` returns the data plane; ``perform`` is given what has waited, in its order; ``mapping`` says by
+    which prefix the map-cache routes an EID."""
 
-    def __init__(self, plane: Callable[[], DataPlane], perform: Callable[[Output], None]) -> None:
-        self._plane, self._perform = plane, perform
+    def __init__(
+        self, plane: Callable[[], DataPlane], perform: Callable[[Output], None],
+        mapping: Callable[[EidPrefix], EidPrefix | None],
+    ) -> None:  # fmt: skip
+        self._plane, self._perform, self._mapping = plane, perform, mapping
         self._waiting: dict[EidPrefix, _Waiting] = {}
         self._bytes = 0
         self.dropped = 0
@@ -54,10 +58,11 @@ class Admission:
                 return []
             return [output, *self._freed(packets)]
         if isinstance(output, Release) and self._waiting:
-            for eid, waiting in self._waiting.items():
-                if eid.covers(output.eid):
-                    self._wait(waiting, output)
-                    return []
+            prefix = self._mapping(output.eid)
+            waiting = None if prefix is None else self._waiting.get(prefix)
+            if waiting is not None:
+                self._wait(waiting, output)
+                return []
         return [output]
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Iterable
 
 from followme.system.netns import tc
 from followme.system.process import ProcessError, run
@@ -89,15 +90,22 @@ class Arms:
             f"delete element netdev {table} armed {{ {mac.hex(':')} }}\n"
         )
 
-    async def clear(self) -> int:
-        """Remove all there is; of how many machines there were filters at the port."""
+    async def keep(self, macs: Iterable[bytes]) -> int:
+        """Remove all but what is for these; of how many machines there were filters at the port."""
+        table, macs = self.table, set(macs)
         ours: list[int] = []
         if self._port is not None:
+            kept = {_words(mac) for mac in macs}
             async with self._changing:
-                ours = [pref for pref, key in (await self._preferences()).items() if key is not None]
+                held = (await self._preferences()).items()
+                ours = [pref for pref, key in held if key is not None and key not in kept]
                 with contextlib.suppress(ProcessError):  # the device has gone meanwhile
                     await tc(self._namespace, [f"filter del {self._place} pref {pref}" for pref in ours])
-        await self._nft(f"add table netdev {self.table}\ndelete table netdev {self.table}\n")
+        elements = ", ".join(sorted(mac.hex(":") for mac in macs))
+        await self._nft(
+            f"flush set netdev {table} armed\nadd element netdev {table} armed {{ {elements} }}\n" if macs
+            else f"add table netdev {table}\ndelete table netdev {table}\n"
+        )  # fmt: skip
         return len(ours)
 
     async def _preferences(self) -> dict[int, tuple[int, int] | None]:

@@ -12,7 +12,6 @@ import json
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from followme.system import netns
@@ -85,21 +84,17 @@ async def remove(name: str = "lisp0", *, namespace: str | None = None) -> bool:
     return True
 
 
-async def kind(name: str, *, namespace: str | None = None) -> str | None:
-    """Of what kind a device is ("vxlan", "tun", ...); ``None`` if there is none of that name."""
+async def kind(name: str, *, namespace: str | None = None, port: int = DATA_PORT) -> str | None:
+    """Of what kind a device is: "lisp" (as ``ensure`` makes and adopts it), else as the kernel calls it ("vxlan",
+    "tun", ...); ``None`` if there is none of that name."""
     found = await _show(name, namespace)
-    return None if found is None else str(found.get("linkinfo", {}).get("info_kind", ""))
-
-
-async def addresses(name: str, *, namespace: str | None = None) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The IP addresses of a device."""
-    where = [] if namespace is None else ["-n", namespace]
+    if found is None:
+        return None
     try:
-        text = await run(["ip", *where, "-json", "address", "show", "dev", name])
-    except ProcessError as error:
-        raise DataPlaneError(f"cannot read the addresses of {name}: {error}") from None
-    shown = [one for link in json.loads(text) for one in link.get("addr_info", ())]
-    return tuple(ip_address(one["local"]) for one in shown if "local" in one)
+        _check(found, name, port, namespace or "this namespace")
+    except DataPlaneError:
+        return str(found.get("linkinfo", {}).get("info_kind", "")) or "device"
+    return "lisp"
 
 
 async def _show(name: str, namespace: str | None) -> dict[str, Any] | None:

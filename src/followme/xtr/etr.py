@@ -42,7 +42,7 @@ SMR_EVERY_S = 0.5
 MAX_SMRS = 256
 """Correspondents that are solicited for one EID at one time."""
 MAX_REMEMBERED = 4096
-MAX_DEPARTED = 65536
+MAX_DEPARTED = 16384
 """EIDs that were said to be elsewhere: of one that is forgotten a recorded word would count again."""
 
 

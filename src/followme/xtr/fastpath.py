@@ -209,10 +209,11 @@ def problem(device: TunnelDevice, *, lan: str, up: str) -> str | None:
 
 
 def detach(namespace: str | None, name: str) -> bool:
-    """Remove our program from a device; False if there is none or no device."""
+    """Remove our program from a device; False if there is none or no device. What is no program is not ours."""
     try:
         index = _index(namespace, name)
-        _request(namespace, _DELTFILTER, 0, _TCMSG.pack(0, index, 0, _INGRESS, _INFO))
+        body = _TCMSG.pack(0, index, 0, _INGRESS, _INFO) + _attribute(_KIND, b"bpf\0")
+        _request(namespace, _DELTFILTER, 0, body)
     except (OSError, DataPlaneError):
         return False
     return True

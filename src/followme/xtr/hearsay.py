@@ -3,6 +3,7 @@ bear no nonce of ours. It is believed only so far as to ask the map system, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from followme.lisp import EidPrefix, MapNotify, MappingRecord, MapRequest
@@ -27,10 +28,15 @@ class Ask(Protocol):
 
 
 class Hearsay:
-    """``hints`` says how often each EID is asked about, and which locators it had."""
+    """``hints`` says how often each EID is asked about, and which locators it had. ``router_has`` says of what
+    nobody else can tell us anything; ``later`` has an entry asked about without haste."""
 
-    def __init__(self, site: Site, cache: MapCache, refusals: Refusals, ask: Ask) -> None:
+    def __init__(
+        self, site: Site, cache: MapCache, refusals: Refusals, ask: Ask, router_has: Callable[[EidPrefix], bool],
+        later: Callable[[EidPrefix], None],
+    ) -> None:  # fmt: skip
         self._site, self._cache, self._refusals, self._ask = site, cache, refusals, ask
+        self._router_has, self._later = router_has, later
         self.hints = Hints()
         self._strange_smrs = Bucket(SMRS_PER_S, SMRS_BURST)
         self._known_smrs = Gate(KNOWN_SMRS_PER_S, KNOWN_SMRS_BURST, KNOWN_SMRS_PER_S / 2, KNOWN_SMRS_BURST / 2)
@@ -63,6 +69,7 @@ class Hearsay:
                 continue
             if not self._known_smrs.take(source, now):
                 self._refusals.refuse("rate of SMRs", source, now)
+                self._later(found[0])
                 continue
             if not self.hints.take(asked, now):
                 self._refusals.counts["SMR too soon"] += 1
@@ -82,6 +89,8 @@ class Hearsay:
         for record in message.records:
             eid = record.eid
             if not isinstance(eid, EidPrefix) or eid in self._site.prefixes or not self._site.in_space(eid):
+                continue
+            if self._router_has(eid):
                 continue
             found = self._cache.find(eid)
             if found is None or (not record.locators and found[0] != eid) or agrees(found[1], record):

@@ -71,9 +71,11 @@ class Itr:
         """RLOCs to be probed also while no packet goes there."""
         self.cache = MapCache(out, site.max_entries, self.prober.down, site.own)
         self.requests = Requests(nonces, self._displaced)
-        self.hearsay = Hearsay(site, self.cache, refusals, self.ask)
-        self._hints = self.hearsay.hints
         self._paced = Paced()
+        self.hearsay = Hearsay(
+            site, self.cache, refusals, self.ask, router_has, lambda eid: self._paced.put([eid], patient=True)
+        )
+        self._hints = self.hearsay.hints
 
     def miss(self, packet: bytes, now: float) -> tuple[EidPrefix, EidPrefix] | None:
         """An IP packet to an EID without a route; returned are its source and its destination, if it is IP."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, ip_network
 from typing import Protocol
 
@@ -47,14 +48,16 @@ class DataPlane(Protocol):
 
     lan_mac: bytes
     lan_addresses: tuple[IPAddress, ...]
-    """Our own addresses on the LAN; known after ``start``."""
+    """Our own addresses on the LAN; known after ``start``. One that goes counts until another of its family is
+    there: the LAN gets them only after it is up."""
 
     async def start(self, punt: str) -> dict[EidPrefix, Way]:
         """Make or adopt devices, rules and fixed routes (``punt`` is a device that is there); what mappings
         an earlier run left."""
 
-    def watch(self, lost: Lost) -> None:
-        """After ``start``: tell ``lost`` of each device, route, rule or nftables table of ours that is lost."""
+    def watch(self, lost: Lost, addressed: Callable[[], None]) -> None:
+        """After ``start``: tell ``lost`` of each device, route, rule or nftables table of ours that is lost, and
+        ``addressed`` that ``lan_addresses`` may have changed."""
 
     async def mend(self, punt: str) -> None:
         """Make again what was lost, as ``start`` does; the routes of mappings and EIDs, neighbours and arms are to
@@ -84,6 +87,9 @@ class DataPlane(Protocol):
         """Frames for ``mac`` that come back from the LAN go to ``rloc``."""
 
     async def disarm(self, eid: EidPrefix, mac: bytes) -> None: ...
+
+    async def forget_arms(self, but: Mapping[EidPrefix, bytes]) -> None:
+        """Take away what an earlier run has armed, but for these (EIDs and their MACs)."""
 
     async def close(self, *, leave: bool) -> None:
         """``leave``: all stays in the kernel as it is."""
@@ -116,13 +122,17 @@ class KernelPlane:
         self._plain: set[IPAddress] = set()
 
     async def start(self, punt: str) -> dict[EidPrefix, Way]:
+        await self._arms.watch()
+        return await self._make(punt, adopt=True)
+
+    async def _make(self, punt: str, *, adopt: bool) -> dict[EidPrefix, Way]:
+        """``adopt``: with what an earlier run left in the map-cache's table; to list that takes time."""
         config = self._config
         former, former_fast = self._tables, self._fast
         self._lan, self.lan_mac = self._netlink.index(config.lan), self._netlink.mac(config.lan)
-        self.lan_addresses = await device.addresses(config.lan, namespace=self._namespace)
+        self._address()
         tunnel = await device.ensure(config.tunnel, namespace=self._namespace, core_mtu=config.core_mtu)
         netns.sysctl(self._namespace, {f"ipv4/conf/{config.tunnel}/rp_filter": 0})
-        await self._arms.watch()
         self._plain |= {rloc for rloc, header in config.peers.items() if header == "rfc9300"}
         local = next((one.address for one in config.rlocs if isinstance(one.address, IPv4Address)), None)
         if local is not None:
@@ -130,10 +140,7 @@ class KernelPlane:
                 tunnel, lan=config.lan, up=config.up, local_rloc=local,
                 plain=bool(self._plain) or config.header == "rfc9300",
             )  # fmt: skip
-        if self._fast is not None:
-            for address in self.lan_addresses:
-                # The programs do not ask the kernel's local table: a mapping would carry our own packets away.
-                self._fast.hold(ip_network(address))
+        self._hold()
         self._headers = PlainHeaders(tunnel, [config.up], fastpath=self._fast)
         # The fast path mirrors the map-cache alone; what an arm says is held back from it.
         self._routes = MapCacheRoutes(tunnel, table=TABLE, fastpath=self._fast)
@@ -147,29 +154,62 @@ class KernelPlane:
         for network in sorted(own, key=str):
             self._routes.replace(routemsg.Negative(network, routemsg.RouteType.THROW))
         await self._set_punt(punt)
-        found: dict[EidPrefix, Way] = {}
-        for entry in self._routes.entries():
-            eid = EidPrefix.of(entry.eid, config.instance_id)
-            if isinstance(entry, routemsg.Encap):
-                found[eid] = Encap(tuple((one.rloc, one.weight) for one in entry.locators))
-            elif isinstance(entry, routemsg.Punt) and entry.interface == self._lan:
-                found.setdefault(eid, ToLan())
-            elif entry.eid not in own | space:
-                self._routes.delete(entry)  # negative: the next packet asks again
-        if self._plain or config.header == "rfc9300":
-            self._plain |= {rloc for way in found.values() for rloc in self._unprepared(way)}
-            await self._headers.ensure(self._plain)
-        else:
-            await self._headers.remove()
+        found = self._found(own | space) if adopt else {}
+        async with self._admitting:  # else the table would be made without whom ``admit`` lets in meanwhile
+            if self._plain or config.header == "rfc9300":
+                self._plain |= {rloc for way in found.values() for rloc in self._unprepared(way)}
+                await self._headers.ensure(self._plain)
+            else:
+                await self._headers.remove()
         # Rules last: before the routes are there, packets would be thrown into an empty table.
         for rule in rules(config):
             self._netlink.add_rule(*rule)
         return found
 
-    def watch(self, lost: Lost) -> None:
+    def _found(self, fixed: set[routemsg.Network]) -> dict[EidPrefix, Way]:
+        """The routes of an earlier run; the negative ones among them are removed, but for those of ``fixed``."""
+        found: dict[EidPrefix, Way] = {}
+        for entry in self._routes.entries():
+            eid = EidPrefix.of(entry.eid, self._config.instance_id)
+            if isinstance(entry, routemsg.Encap):
+                found[eid] = Encap(tuple((one.rloc, one.weight) for one in entry.locators))
+            elif isinstance(entry, routemsg.Punt) and entry.interface == self._lan:
+                found.setdefault(eid, ToLan())
+            elif entry.eid not in fixed:
+                self._routes.delete(entry)  # negative: the next packet asks again
+        return found
+
+    def _address(self) -> None:
+        new = self._netlink.addresses(self._netlink.index(self._config.lan))
+        # A link-local address comes before all others.
+        there = {one.version for one in new if not one.is_link_local}
+        former = (one for one in self.lan_addresses if one.version not in there and not one.is_link_local)
+        self.lan_addresses = tuple(dict.fromkeys((*new, *former)))
+
+    def _hold(self) -> None:
+        if self._fast is not None:
+            for address in self.lan_addresses:
+                # The programs do not ask the kernel's local table: a mapping would carry our own packets away.
+                self._fast.hold(ip_network(address))
+
+    def watch(self, lost: Lost, addressed: Callable[[], None]) -> None:
+        def news() -> None:
+            before = self.lan_addresses
+            try:
+                self._address()
+            except DataPlaneError as error:
+                log.debug("%s", error)  # the device has gone: that is a loss
+                return
+            if self._fast is not None:
+                for gone in set(before) - set(self.lan_addresses):
+                    self._fast.release(ip_network(gone))
+            self._hold()
+            addressed()
+
         try:
             self._losses = Losses(self._namespace, (self._config.lan, self._config.up, self._config.tunnel),
-                                  self._config.punt, TABLES, lost)  # fmt: skip
+                                  self._config.punt, TABLES, lost, news)  # fmt: skip
+            news()  # what came between ``start`` and now
             self._losses.ignore(routes.port for routes in self._tables)
             tables = {self._arms.table}
             if self._plain or self._config.header == "rfc9300":  # else we delete it ourselves
@@ -182,7 +222,11 @@ class KernelPlane:
         for name in (self._config.lan, self._config.up):
             if self._losses is not None and not self._losses.up(name):
                 raise DataPlaneError(f"{name} is down, or not there")
-        await self.start(punt)
+        await self._make(punt, adopt=False)
+        try:
+            await self._arms.watch()
+        except DataPlaneError as error:
+            log.error("%s", error)  # an arm tries again; all else works without
 
     async def _set_punt(self, device: str) -> None:
         netns.sysctl(self._namespace, {f"ipv4/conf/{device}/rp_filter": 0, f"ipv4/conf/{device}/accept_local": 1})
@@ -258,6 +302,13 @@ class KernelPlane:
         if self._fast is not None:
             self._fast.release(eid.network)
 
+    async def forget_arms(self, but: Mapping[EidPrefix, bytes]) -> None:
+        networks = {eid.network for eid in but}
+        for entry in self._armed.entries():
+            if entry.eid not in networks:
+                self._armed.delete(entry)
+        await self._arms.keep(but.values())
+
     async def close(self, *, leave: bool) -> None:
         for watching in (self._losses, self._table_losses):
             if watching is not None:
@@ -270,7 +321,7 @@ class KernelPlane:
             for routes in self._tables:
                 for entry in routes.entries():
                     routes.delete(entry)
-            await self._arms.clear()
+            await self._arms.keep(())
             if self._headers is not None:
                 await self._headers.remove()
             await device.remove(self._config.tunnel, namespace=self._namespace)

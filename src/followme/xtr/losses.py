@@ -1,5 +1,5 @@
 """What the kernel loses of ours without our doing, as netlink tells it: devices that go down or away, routes, rules
-and nftables' tables that somebody deletes.
+and nftables' tables that somebody deletes; and that the LAN's addresses are others.
 
 A device that goes down takes its IPv4 routes with it, and the kernel says nothing of those. A filter at the socket
 keeps from us what we delete ourselves, so a busy map-cache costs nothing here.
@@ -13,19 +13,20 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from followme.system.netns import socket_in
 from followme.xtr import routemsg
 
 from . import lanfilter
 
-_LINKS, _ROUTES4, _ROUTES6, _RULES4, _RULES6 = 0x1, 0x40, 0x400, 0x80, 1 << 18
+_LINKS, _ROUTES4, _ROUTES6, _RULES4, _RULES6, _ADDRESSES = 0x1, 0x40, 0x400, 0x80, 1 << 18, 0x10 | 0x100
 """Groups of rtnetlink."""
-_NEWLINK, _DELLINK, _DELRULE = 16, 17, 33
+_NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _DELRULE = 16, 17, 20, 21, 33
+_IFADDR = struct.Struct("=BBBBi")
 _IFINFO = struct.Struct("=BxHiII")
 _IFNAME, _UP = 3, 0x1
-_SIOCGIFFLAGS = 0x8913
+_SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8933
 _LDW, _LDH, _LDB, _JEQ, _RET = 0x20, 0x28, 0x30, 0x15, 0x06
 _TYPE_AT, _SENDER_AT, _PROTOCOL_AT = 4, 12, 21
 _RECEIVE_BYTES = 1 << 16
@@ -90,19 +91,21 @@ class TableLosses:
 
 class Losses:
     """Tells ``lost``, by the event loop and in words, what was lost of ``devices`` and of the routes and rules of
-    ``tables``. ``punt`` is the device whose own end shows that it is gone. Raises ``OSError``."""
+    ``tables``. ``punt`` is the device whose own end shows that it is gone. ``addressed`` is called when an address
+    of the first device comes or goes. Raises ``OSError``."""
 
     def __init__(
-        self, namespace: str | None, devices: Iterable[str], punt: str, tables: Collection[int],
-        lost: Lost,
+        self, namespace: str | None, devices: Sequence[str], punt: str, tables: Collection[int],
+        lost: Lost, addressed: Callable[[], None],
     ) -> None:  # fmt: skip
         self._punt, self._tables, self._lost = punt, tables, lost
+        self._lan, self._addressed = devices[0], addressed
         self._socket = socket_in(namespace, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         try:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             self.ignore(())
-            self._socket.bind((0, _LINKS | _ROUTES4 | _ROUTES6 | _RULES4 | _RULES6))
+            self._socket.bind((0, _LINKS | _ROUTES4 | _ROUTES6 | _RULES4 | _RULES6 | _ADDRESSES))
             self._names = frozenset((*devices, punt))
             self._up = {name: self.up(name) for name in self._names}
         except BaseException:
@@ -118,7 +121,7 @@ class Losses:
         """What these netlink ports (of sockets of ours) delete is no loss."""
         self._mine = frozenset(port & 0xFFFFFFFF for port in ports)
         # The loads of a filter are of network order, the header is of the machine's.
-        kinds = [socket.htons(kind) for kind in (_NEWLINK, _DELLINK, _DELRULE)]
+        kinds = [socket.htons(kind) for kind in (_NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _DELRULE)]
         accept: lanfilter.Instruction = (_RET, 0, 0, 0xFFFFFFFF)
         code: list[lanfilter.Instruction] = [(_LDH, 0, 0, _TYPE_AT)]
         for kind in kinds:
@@ -134,16 +137,24 @@ class Losses:
 
     def up(self, name: str) -> bool:
         """Whether a device is there and set up."""
+        return bool(struct.unpack_from("=H", self._asked(_SIOCGIFFLAGS, name))[0] & _UP)
+
+    def _asked(self, request: int, name: str) -> bytes:
+        """What an ioctl says of a device; zeros where there is none."""
         try:
-            answer = fcntl.ioctl(self._socket, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()[:15]))
+            return bytes(fcntl.ioctl(self._socket, request, struct.pack("16s24x", name.encode()[:15])))[16:]
         except OSError:
-            return False
-        return bool(struct.unpack_from("=H", answer, 16)[0] & _UP)
+            return bytes(24)
 
     def _read(self) -> None:
+        indexes: set[int] = set()
         for kind, sender, body in _news(self._socket):
-            if sender not in self._mine:
+            if kind in (_NEWADDR, _DELADDR) and len(body) >= _IFADDR.size:
+                indexes.add(_IFADDR.unpack_from(body)[4])
+            elif sender not in self._mine:
                 self._heard(kind, body)
+        if indexes and struct.unpack_from("=i", self._asked(_SIOCGIFINDEX, self._lan))[0] in indexes:
+            self._addressed()
 
     def _heard(self, kind: int, body: bytes) -> None:
         if kind == _OVERRUN:

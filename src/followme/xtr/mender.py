@@ -7,9 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from followme.system.process import ProcessError
-from followme.xtr.errors import DataPlaneError
-
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.1
@@ -18,8 +15,8 @@ RETRY_S = 1.0
 
 
 class Mender:
-    """``repair`` makes all again and says how many routes it has set; where it fails (``DataPlaneError``,
-    ``ProcessError``, ``OSError``) it is called again after a second."""
+    """``repair`` makes all again and says how many routes it has set; where it fails, whyever, it is called again
+    after a second."""
 
     def __init__(self, repair: Callable[[], Awaitable[int]]) -> None:
         self._repair = repair
@@ -58,10 +55,10 @@ class Mender:
                 known.update(texts)
                 try:
                     routes = await self._repair()
-                except (DataPlaneError, ProcessError, OSError) as error:
+                except Exception as error:  # what is lost must not be forgotten
                     self._lost = {**lost, **self._lost}
-                    if str(error) != said:
-                        said = str(error)
+                    if (text := str(error) or repr(error)) != said:
+                        said = text
                         log.error("not mended yet: %s", " ".join(said.split()))
                     await asyncio.sleep(RETRY_S)
                 else:

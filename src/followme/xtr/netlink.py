@@ -7,19 +7,25 @@ import fcntl
 import os
 import socket
 import struct
+from ipaddress import ip_address
 
 from followme.system.netns import socket_in
+from followme.xtr import routemsg
 from followme.xtr.errors import DataPlaneError
 
 from .outputs import IPAddress
 
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_NEWNEIGH, _RTM_DELNEIGH, _RTM_NEWRULE, _RTM_DELRULE = 28, 29, 32, 33
 _REQUEST, _ACK, _EXCL, _REPLACE, _CREATE = 0x1, 0x4, 0x200, 0x100, 0x400
+_DUMP = 0x300
 _ERROR = 2
 _SIOCGIFINDEX, _SIOCGIFHWADDR = 0x8933, 0x8927
 _HEADER = struct.Struct("=IHHII")
 _NUD_STALE, _NUD_PERMANENT = 0x04, 0x80
 _NDA_DST, _NDA_LLADDR = 1, 2
+_IFADDR = struct.Struct("=BBBBi")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE = 3, 6, 15
 _TO_TABLE = 1
 
@@ -71,6 +77,30 @@ class Netlink:
     def mac(self, name: str) -> bytes:
         """The MAC of an interface."""
         return self._interface(_SIOCGIFHWADDR, name)[18:24]
+
+    def addresses(self, device: int) -> tuple[IPAddress, ...]:
+        """The IP addresses of an interface."""
+        self._sequence += 1
+        found: list[IPAddress] = []
+        try:
+            header = _HEADER.pack(_HEADER.size + _IFADDR.size, _RTM_GETADDR, _REQUEST | _DUMP, self._sequence, 0)
+            self._socket.send(header + _IFADDR.pack(0, 0, 0, 0, 0))
+            while True:
+                for kind, sequence, body in routemsg.messages(self._socket.recv(65536)):
+                    if sequence != self._sequence:
+                        continue
+                    if kind == routemsg.NLMSG_DONE:
+                        return tuple(found)
+                    if kind == _ERROR:
+                        raise DataPlaneError(f"{self._place}: cannot list the addresses")
+                    if kind == _RTM_NEWADDR and _IFADDR.unpack_from(body)[4] == device:
+                        said = routemsg.attributes(body[_IFADDR.size :])
+                        # With a peer at the other end the first is that one's.
+                        raw = said.get(_IFA_LOCAL) or said.get(_IFA_ADDRESS)
+                        if raw:
+                            found.append(ip_address(raw))
+        except OSError as error:
+            raise DataPlaneError(f"{self._place}: the kernel does not answer: {error}") from None
 
     def _rule(
         self, kind: int, flags: int, priority: int, table: int, device: str | None, accept: tuple[int, ...]

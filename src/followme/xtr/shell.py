@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 
 from followme.lisp import EidPrefix
 from followme.packets.arp import arp_request_frame
+from followme.system.process import ProcessError
 from followme.xtr.errors import DataPlaneError
 
 from .admission import Admission
@@ -61,12 +62,13 @@ class Shell:
         self._plane = plane
         self._file = StateFile(config.state_dir, config.site)
         self._keeper = StateKeeper(self._file, self._state)
-        self._admission = Admission(lambda: self._data_plane, self._perform)
+        self._admission = Admission(lambda: self._data_plane, self._perform, self._mapping)
         self._arms: dict[EidPrefix, Arm] = {}
         self._refilter_due = False
         self._nonce = self._nonce_bound = self._request_bound = 0
         self._timer: asyncio.TimerHandle | None = None
         self._mender = Mender(self._repair)
+        self._arms_mender = Mender(self._rearm)
         self._stack = contextlib.ExitStack()
         self._running = False
 
@@ -109,6 +111,7 @@ class Shell:
             for arm in state.arms:
                 self._arms[arm.eid] = arm
                 await plane.arm(arm.eid, arm.mac, arm.rloc)
+            await plane.forget_arms({arm.eid: arm.mac for arm in state.arms})
             for eid in (*state.guarded, *switched):
                 self.control.residents.guard(eid)
             self._reserve()
@@ -121,7 +124,7 @@ class Shell:
         loop = asyncio.get_running_loop()
         loop.add_reader(self._sensor.socket.fileno(), self._lan_frames)
         loop.add_reader(self._punt.handle, self._misses)
-        plane.watch(self._mender.lost)
+        plane.watch(self._mender.lost, self._addressed)
         self._sockets.watch()
         self._tick()
 
@@ -144,6 +147,7 @@ class Shell:
             self._timer.cancel()
         await self._admission.close()
         await self._mender.close()
+        await self._arms_mender.close()
         if self._punt.handle >= 0:
             loop.remove_reader(self._punt.handle)
         self._request_bound = self.control.nonces.last
@@ -185,31 +189,75 @@ class Shell:
         self._apply()
 
     async def _repair(self) -> int:
-        """Make again what the kernel has lost; how many routes were set. A switch or a claim meanwhile counts."""
-        plane, control = self._data_plane, self.control
+        """Make again what the kernel has lost; how many routes were set. A switch or a claim meanwhile counts. What
+        the kernel refuses is logged once; a packet that misses it sets it again."""
+        plane = self._data_plane
         if self._punt.handle < 0:
             self._punt.open()
         await plane.mend(self.config.punt)
+        if self._punt.handle < 0:
+            raise DataPlaneError(f"{self.config.punt} is gone again")
         asyncio.get_running_loop().add_reader(self._punt.handle, self._misses)
         self._sensor.bind()
-        control.residents.policy = self._policy(plane)
-        for resident in control.residents.here.values():
-            if resident.pinned:
-                plane.set_neighbour(resident.eid.network.network_address, resident.mac, permanent=True)
-            if resident.expected:
-                plane.expect(resident.eid)
-            else:
-                self._perform(SetRoute(resident.eid, ToLan()))
-        for arm in tuple(self._arms.values()):
-            await plane.arm(arm.eid, arm.mac, arm.rloc)
-        table = control.itr.cache.table
-        for number, eid in enumerate(tuple(table)):
-            entry = table.get(eid)
-            if entry is not None:
-                self._want(SetRoute(eid, entry.way))
-            if number % _SET_AGAIN == _SET_AGAIN - 1:
+        self._addressed()
+        here, table = self.control.residents.here, self.control.itr.cache.table
+        # Exceptions before what covers them, which would catch their packets in the fast path.
+        eids = [*here, *sorted(table, key=lambda eid: -eid.length)]
+        refused: list[str] = []
+        for number, eid in enumerate(eids, 1):
+            try:
+                self._set_again(eid)
+            except DataPlaneError as error:
+                refused.append(str(error))
+            if number % _SET_AGAIN == 0:
                 await asyncio.sleep(0)
-        return len(control.residents.here) + len(table)
+        if refused:
+            log.error("%d routes were refused, the first: %s", len(refused), refused[0])
+        try:
+            await self._rearm()
+        except (DataPlaneError, ProcessError, OSError) as error:
+            self._arms_mender.lost("what machines on their way need", f"is not there yet: {error}")
+        return len(eids) - len(refused)
+
+    def _set_again(self, eid: EidPrefix) -> None:
+        """The route of a resident, or of the map-cache's entry."""
+        resident = self.control.residents.here.get(eid)
+        entry = self.control.itr.cache.table.get(eid)
+        if resident is not None and resident.pinned:
+            self._data_plane.set_neighbour(eid.network.network_address, resident.mac, permanent=True)
+        if resident is not None and resident.expected:
+            self._data_plane.expect(eid)
+        way = None if entry is None else entry.way
+        if resident is not None and not resident.expected:
+            way = ToLan()
+        if way is not None:
+            for output in self._admission.pass_(SetRoute(eid, way)):
+                self._do(output)
+
+    async def _rearm(self) -> int:
+        """Arm again all that are armed, as many as can be; how many. Raises the first problem of the others."""
+        problem: Exception | None = None
+        for eid in tuple(self._arms):
+            done: Arm | None = None
+            while (arm := self._arms.get(eid)) != done:  # it may be disarmed, or armed anew, meanwhile
+                before, done = done, arm
+                try:
+                    if before is not None:
+                        await self._data_plane.disarm(eid, before.mac)
+                    if arm is not None:
+                        await self._data_plane.arm(eid, arm.mac, arm.rloc)
+                except (DataPlaneError, ProcessError, OSError) as error:
+                    problem = problem or error
+        if problem is not None:
+            raise problem
+        return len(self._arms)
+
+    def _addressed(self) -> None:
+        self.control.residents.policy = self._policy(self._data_plane)
+
+    def _mapping(self, eid: EidPrefix) -> EidPrefix | None:
+        found = self.control.itr.cache.find(eid)
+        return None if found is None else found[0]
 
     def _tick(self) -> None:
         self._timer = None

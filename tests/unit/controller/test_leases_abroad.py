@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from followme.controllers.openflow.abroad import LEAST_LOOKS
+from followme.controllers.openflow.abroad import LEAST_LOOKS, Abroad
 from followme.controllers.openflow.federated import FederatedController
 from followme.domain import Node, NodeKind
 from followme.store import Lease, Store
@@ -190,3 +190,56 @@ async def test_who_comes_home_with_another_address_is_not_abroad_under_the_one_b
         world.out.clear()
         world.send("dc-a", MACHINE_PORT, Packet(b"\x0e" * 6, VM_MAC, VM, another))
         assert [(came.network, came.port) for came in world.out] == [("wlan-d", USER.port)]
+
+
+async def test_one_of_whom_nothing_can_be_found_out_keeps_no_other_from_being_looked_for() -> None:
+    asked: list[IPv4Address] = []
+
+    async def has_left(identifier: IPv4Address, domain: str) -> bool:
+        asked.append(identifier)
+        if len(asked) == 1:
+            raise LookupError(str(identifier))
+        return True
+
+    abroad = Abroad(lambda identifier: "dc-c", {"dc-c": "gamma"}, has_left)
+    users = [Node(f"u{n}", NodeKind.USER, bytes((2, 0, 0, 0, 0, n)), USER.address + n, USER.address + n, "wlan-d")
+             for n in range(3)]  # fmt: skip
+    assert [abroad.keeps(user) for user in users] == [True] * 3
+    for _ in range(LEAST_LOOKS):
+        await abroad.look()
+    assert [abroad.keeps(user) for user in users] == [True, False, False]
+
+
+async def test_nobody_at_home_ends_the_stay_abroad_of_a_user_who_answers_there(
+    user: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its MAC address and a free address of the network, which makes a user at home another identifier."""
+    async with _abroad(tmp_path) as world:
+        delta = _controller(world, "delta")
+
+        async def verdict(node: Node) -> bool:
+            return False
+
+        monkeypatch.setattr(_controller(world, "gamma").watcher._checks, "verdict", verdict)
+        free = IPv4Address("10.4.0.77")
+        delta.watcher._sighted(delta.networks["wlan-d"], 9, USER.mac, free.packed, b"")
+        await until(lambda: bool(delta.watcher.refusals.counts["mac"]))
+        assert delta.where(USER.address) == "dc-c"
+        assert delta.shared.name_of(free) is None
+
+
+async def test_a_user_who_has_come_home_may_have_another_address(
+    user: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _abroad(tmp_path) as world:
+        delta = _controller(world, "delta")
+
+        async def verdict(node: Node) -> bool:
+            return True
+
+        monkeypatch.setattr(_controller(world, "gamma").watcher._checks, "verdict", verdict)
+        free = IPv4Address("10.4.0.77")
+        delta.watcher._sighted(delta.networks["wlan-d"], 9, USER.mac, free.packed, b"")
+        await until(lambda: delta.shared.name_of(free) is not None)
+        await until(lambda: _controller(world, "gamma").federate.view(USER.address) is None)
+        assert delta.where(free) == "wlan-d"

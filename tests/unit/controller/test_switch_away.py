@@ -13,6 +13,7 @@ import pytest
 
 from followme.continuity.southbound import SwitchError
 from followme.controllers.openflow.federated import FederatedController
+from followme.domain import Node
 from followme.federation.codec import decode_answers, encode_orders
 from followme.federation.messages import Accepted, Answer, Attach, Refused
 from followme.federation.outputs import View
@@ -115,3 +116,17 @@ async def test_a_version_that_touches_another_switch_is_not_confirmed_by_the_one
         refused = {VM: Refused("switch 2 is away", again=True)}
         assert await second == refused
         assert await alpha.apply({VM}) == refused, "a copy"
+
+
+async def test_a_switch_that_goes_while_its_node_is_asked_says_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with domains(tmp_path) as world:
+        watcher = _controller(world, "delta").watcher
+
+        async def verdict(node: Node) -> bool:
+            await _cut_off(world, "delta", "wlan-d")
+            return True
+
+        monkeypatch.setattr(watcher._checks, "verdict", verdict)
+        assert await _asked(world, "delta", USERS) == BUSY

@@ -20,8 +20,8 @@ from followme.federation.custody import Has
 from followme.federation.edge_network import NotKnown
 from followme.federation.engine import FederationError, NotYet
 from followme.federation.hosts import HostRequest
-from followme.federation.messages import Accepted, Answer, Attach, Refused
-from followme.federation.presence import PRESENT, SILENT
+from followme.federation.messages import Accepted, Answer, Attach, Left, Refused
+from followme.federation.presence import BUSY, PRESENT, SILENT
 from tests.until import until
 
 from . import domains as world_of
@@ -30,7 +30,7 @@ from .domains import HOSTS, VM, VM_MAC, Domains, Guest, document, domains
 STOLEN = Attach(VM, VM_MAC, "dc-c", 1)
 
 
-async def _ask(world: Domains, domain: str, sender: str, *orders: Attach) -> list[Answer]:
+async def _ask(world: Domains, domain: str, sender: str, *orders: Attach | Left) -> list[Answer]:
     engine = world.instances[domain].engine
     assert engine is not None
     asking: Awaitable[bytes] = engine.receive(sender, encode_orders(1, orders))
@@ -266,3 +266,12 @@ async def test_a_machine_whose_source_died_on_the_way_is_started_anew(
             await world.talks(host, network)
         await world.carry(network, "dc-b", "m3")
         await world.settled("dc-b")
+
+
+async def test_a_member_that_asks_of_many_that_are_not_known_does_not_keep_our_hosts_busy(tmp_path: Path) -> None:
+    async with domains(tmp_path) as world:
+        await world.host_agent("dc-a", "no")
+        orders = [Left(IPv4Address("10.2.0.0") + number) for number in range(1, 251)]
+        answers = await _ask(world, "alpha", "beta", *orders)
+        assert federated.UNKNOWN_S <= len(world.asked) <= 3 * federated.UNKNOWN_S
+        assert answers.count(BUSY) == 250 - len(world.asked)

@@ -126,3 +126,14 @@ def test_an_order_is_repeated_after_ever_longer_times_until_it_is_answered() -> 
         now = due
         beta.timer(now)
     assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, REPEAT_MAX_S, REPEAT_MAX_S, REPEAT_MAX_S]
+
+
+def test_a_locator_that_is_taken_and_comes_back_again_and_again_stands_once_among_the_free() -> None:
+    one = network(3, "b1", 29)
+    first, end = pool_bounds(one)
+    pools = Pools([one])
+    for _ in range(100):
+        assert pools.take("b1", first + 1)
+        pools.back("b1", first + 1)
+    assert len(pools._pools["b1"].free) == 1
+    assert [pools.give("b1") for _ in range(end - first + 1)] == [*range(first, end), None]

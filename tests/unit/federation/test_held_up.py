@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import IPv4Address
+
 import pytest
 
 from followme.domain import NodeKind
 from followme.federation.codec import MAX_FRAME, MAX_ORDERS, decode_answers, encode_answers
 from followme.federation.messages import Accepted, Answer, Attach, Denied, Flipped, Held, Prepare, Refused, Reserve
 from followme.federation.moves import MAX_DENIALS, Whereabouts
+from followme.federation.nouns import MAX_OLD, Place
 from followme.federation.outputs import Attached, NotAttached
+from followme.federation.records import home_record
 from tests.federations import World, card
 
 USER, MACHINE = card("u", "a1", 10), card("m", "a1", 11, NodeKind.MACHINE)
@@ -139,3 +144,36 @@ def test_answers_that_a_frame_cannot_hold_come_with_the_next() -> None:
     mixed: list[Answer] = [*answers[:-1], Accepted(3)]
     assert decode_answers(encode_answers(1, mixed))[1][-1] == Accepted(3)
     assert decode_answers(encode_answers(1, answers[: some // 2]))[1] == answers[: some // 2]
+
+
+def test_two_domains_are_told_that_their_claims_of_one_number_are_refused(world: World) -> None:
+    for fed in world.feds.values():
+        fed.begin(1)
+    world.settle()
+    home = world.feds["alpha"]._home
+    record = home.records.get(int(USER.identifier))
+    assert record is not None
+    home.deny(record, "beta", "attach 7", "no")
+    home.deny(record, "gamma", "attach 7", "no")
+    world.pump("alpha")
+    (beta,) = [letter for letter in world.letters if isinstance(letter.order, Denied) and letter.to == "beta"]
+    world.lose(beta)
+    world.settle()
+    assert record.denials == []
+
+
+@pytest.mark.parametrize("listed", [MAX_OLD - 2, MAX_OLD - 1, MAX_OLD])
+def test_no_migration_makes_a_mapping_list_more_than_can_be_read(world: World, listed: int) -> None:
+    alpha = world.feds["alpha"]
+    home, steps = alpha._home, alpha._moves._steps
+    record = home.records.get(int(MACHINE.identifier))
+    assert record is not None
+    places = [Place("g1", IPv4Address("10.4.0.0") + number) for number in range(1, listed)]
+    old = (*places, Place("a1", IPv4Address("10.1.0.250")))
+    home.change(record, replace(record.mapping, here=Place("b1", IPv4Address("10.3.0.254")), old=old))
+    alpha._moves.prepare("beta", Prepare(MACHINE.identifier, "a1", "m1", record.mapping.version))
+    assert (record.move is None) == (listed + 2 > MAX_OLD)
+    if record.move is not None:
+        steps.flip(record, record.move)
+        steps.release(record, record.move)
+    assert home_record(record.encode()).mapping == record.mapping

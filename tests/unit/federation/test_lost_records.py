@@ -108,7 +108,9 @@ def test_two_mappings_of_one_version_are_not_taken_for_one() -> None:
     before = mapping(world, "delta")
     lose(world, "alpha")
     go(world, "e1")
-    while mapping(world, "alpha").version < before.version:
+    for _ in range(before.version):
+        if mapping(world, "alpha").version >= before.version:
+            break
         world.feds["alpha"].know(replace(USER, name=f"u{mapping(world, 'alpha').version}"))
         world.pump("alpha")
         world.settle()
@@ -159,3 +161,16 @@ def test_a_version_that_was_told_by_another_is_no_answer_for_an_older_one() -> N
     world.deliver(letter)
     world.settle()
     assert mapping(world, "delta") == mapping(world, "alpha")
+
+
+def test_home_hears_of_the_version_that_a_domain_remembers_as_gone() -> None:
+    world = World([USER])
+    world.settle()
+    for network in ("g1", "b1", "g1", "b1", "g1"):
+        go(world, network)
+    lose(world, "alpha")
+    go(world, "e1")
+    world.feds["alpha"].unaware(USER.identifier, "b1")
+    world.pump("alpha")
+    world.settle()
+    assert mapping(world, "beta") == mapping(world, "alpha")

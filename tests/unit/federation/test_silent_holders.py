@@ -9,6 +9,7 @@ import pytest
 from followme.domain import NodeKind
 from followme.federation import holders
 from followme.federation.holders import SILENT_S
+from followme.federation.messages import Update
 from followme.federation.nouns import MAX_OLD, Card, Mapping
 from followme.federation.outputs import Attached, Effect, IsDenied, IsReady
 from tests.federations import World, away, card
@@ -159,3 +160,20 @@ def test_a_domain_that_has_the_node_is_waited_for(monkeypatch: pytest.MonkeyPatc
     world.pump("alpha")
     run(world, "gamma", 10.0)
     assert [type(effect) for _, effect in world.effects if "Is" in type(effect).__name__] == [IsDenied]
+
+
+def test_an_order_that_another_replaced_makes_nobody_silent() -> None:
+    """Its answer comes to nothing long after the newer one was confirmed."""
+    world = away(USER)
+    alpha = world.feds["alpha"]
+    alpha.unaware(USER.identifier, "g1")
+    world.pump("alpha")
+    (slow,) = [letter for letter in world.letters if isinstance(letter.order, Update) and letter.to == "gamma"]
+    alpha.unaware(USER.identifier, "g2")
+    world.pump("alpha")
+    while others := [letter for letter in world.letters if letter is not slow]:
+        world.deliver(others[0])
+    world.lose(slow)
+    run(world)
+    world.tick(SILENT_S)
+    assert not alpha._home.holders.silent(int(USER.identifier), "gamma")

@@ -171,7 +171,7 @@ def test_what_went_while_nothing_got_through_is_learnt_at_the_next_refresh(wire:
 
 def test_a_new_life_subscribes_with_greater_nonces(wire: Wire) -> None:
     subscribed(wire, "10.3.0.0/24")
-    again = Wire(wire.server, client(wall_s=1.75e9 + 1))
+    again = Wire(wire.server, client(wall_s=1.75e9 + 2))
     subscribed(again, "10.3.0.0/24")
     assert len(wire.server.subscriptions) == 1
     assert not wire.server.refusals.counts["subscription-replay"]

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from followme.lisp import EidPrefix
 from followme.xtr import admission
 from followme.xtr.admission import Admission
 from followme.xtr.errors import DataPlaneError
@@ -42,10 +43,17 @@ class Stage:
     def __init__(self) -> None:
         self.plane = Plane()
         self.done: list[Output] = []
-        self.admission = Admission(lambda: cast(DataPlane, self.plane), self.done.append)
+        self.known: set[EidPrefix] = set()
+        self.admission = Admission(lambda: cast(DataPlane, self.plane), self.done.append, self.mapping)
+
+    def mapping(self, eid: EidPrefix) -> EidPrefix | None:
+        """As the map-cache, which has all that was ever wanted."""
+        covering = [one for one in self.known if one.covers(eid)]
+        return max(covering, key=lambda one: one.length, default=None)
 
     def want(self, *outputs: Output) -> list[Output]:
         self.done.clear()
+        self.known |= {output.eid for output in outputs if isinstance(output, SetRoute)}
         for output in outputs:
             self.done += self.admission.pass_(output)
         return self.done
@@ -86,6 +94,13 @@ async def test_the_newest_strange_route_counts() -> None:
     await asyncio.sleep(0)
     assert it.want(SetRoute(NET, PLAIN2), SetRoute(ELSE, PLAIN2)) == []
     assert await it.open() == [SetRoute(NET, PLAIN2), packets, SetRoute(ELSE, PLAIN2)]
+
+
+async def test_packets_of_a_part_that_has_its_route_do_not_wait_for_the_rest() -> None:
+    it = Stage()
+    packets, route = Release(HOST, (b"a",)), SetRoute(HOST, KNOWN)
+    assert it.want(SetRoute(NET, PLAIN), route, packets) == [route, packets]
+    assert it.want(Release(eid("10.1.0.8/32"), (b"b",))) == []
 
 
 @pytest.mark.parametrize("problem", [DataPlaneError("nftables\n  refused it"), OSError("nftables refused it")])

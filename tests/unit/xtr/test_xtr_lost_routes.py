@@ -72,6 +72,29 @@ def test_a_user_that_is_here_gets_its_route_again() -> None:
     assert it.miss("10.1.0.9", "10.3.0.77") == []  # of our subnet, and no route of ours
 
 
+async def test_what_is_lost_is_mended_whatever_goes_wrong(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mender, "PAUSE_S", 0.01)
+    monkeypatch.setattr(mender, "RETRY_S", 0.01)
+    calls = 0
+
+    async def repair() -> int:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise ValueError("Invalid file descriptor: -1")
+        return 7
+
+    made = Mender(repair)
+    made.lost("lisp-punt", "is gone")
+    await asyncio.sleep(0.2)
+    assert (calls, made.busy) == (3, False)
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        "not mended yet: Invalid file descriptor: -1", "mended (lisp-punt): 7 routes were set again",
+    ]  # fmt: skip
+
+
 async def test_losses_are_mended_together_and_tried_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

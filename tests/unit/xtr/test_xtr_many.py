@@ -164,6 +164,22 @@ def wide() -> Stage:
     return it
 
 
+def test_solicitations_beyond_the_rate_are_put_off() -> None:
+    """A router that loses many users at once tells of all of them at once."""
+    it = Stage()
+    it.settle()
+    users = [remote(number) for number in range(500)]
+    for user in users:
+        it.control.itr.place(record(str(user), FAR), user, it.now)
+    it.take()
+    assert solicit(it, *users) == KNOWN_SMRS_PER_S
+    asked = set[object]()
+    for _ in range(10):
+        it.wait(1.0)
+        asked |= {request.records[0].eid for request in it.requests()}
+    assert asked >= set(users[int(KNOWN_SMRS_PER_S) :])
+
+
 def test_solicitations_in_a_locators_name_are_bounded_in_all() -> None:
     it = wide()
     asked = 0

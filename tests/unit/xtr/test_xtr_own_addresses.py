@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from followme.lisp import MapNotifyAck, MapRegister, MapReply
 from followme.xtr.outputs import Departed, Encap, RemoveRoute, SetRoute
 
-from .play import FAR, MS, POLICY, Stage, eid, record
+from .play import FAR, MS, OTHER, POLICY, Stage, eid, record
 
 GATEWAY = eid("10.3.0.1/32")
 
@@ -22,8 +24,12 @@ def stolen(it: Stage, nonce: int) -> None:
     it.notify(record("10.3.0.1/32", FAR), nonce=nonce)
 
 
-def test_an_address_of_ours_that_another_site_has_registered_is_claimed_again() -> None:
+@pytest.mark.parametrize("covered", [False, True])
+def test_an_address_of_ours_that_another_site_has_registered_is_claimed_again(covered: bool) -> None:
+    """Also by a router that knows a mapping which covers its own subnet."""
     it = stage()
+    if covered:
+        it.learn("10.9.0.9", record("10.0.0.0/8", OTHER))
     stolen(it, 3 << 62)
     # After the acknowledgement our registration is a new claim, and not one that does not know yet.
     kinds = [type(message) for message in (*it.sent(MapNotifyAck), *it.sent(MapRegister))]

@@ -8,11 +8,14 @@ often as it is asked, is gone. A domain that does not say keeps it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from followme.domain import Mac, Node
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 30.0
 LEAST_LOOKS = 2
@@ -59,8 +62,13 @@ class Abroad:
             await asyncio.gather(*(self._look(mac, unseen) for mac, unseen in many[first : first + _AT_ONCE]))
 
     async def _look(self, mac: Mac, unseen: _Unseen) -> None:
-        domain = self._domain(unseen.identifier)
-        if domain is not None and await self._has_left(unseen.identifier, domain):
+        try:
+            domain = self._domain(unseen.identifier)
+            left = domain is not None and await self._has_left(unseen.identifier, domain)
+        except Exception:  # one of whom nothing can be found out must not keep the others from being looked for
+            log.exception("whether %s is still where it was", unseen.identifier)
+            left = False
+        if left:
             unseen.looks += 1
         elif self._unseen.get(mac) is unseen:
             del self._unseen[mac]

@@ -20,6 +20,7 @@ from followme.controllers.openflow.edge import Edge
 from followme.controllers.openflow.shared import NotTold, SharedRedirect, card_of
 from followme.controllers.openflow.strangers import Clash, Strangers
 from followme.domain import Attachment, Mac, Network, Node, NodeKind, Placement
+from followme.federation.allowance import Allowance
 from followme.federation.custody import Custodians
 from followme.federation.edge_network import NotKnown
 from followme.federation.engine import Engine, FederationError, NotYet
@@ -31,7 +32,7 @@ from followme.federation.outputs import Attached, Effect, NotAttached, View
 from followme.mobility.visits import VisitWatcher
 from followme.openflow import Port, PortStatus
 from followme.store import Store, StoreError
-from followme.system.patience import patiently
+from followme.system.patience import patiently, through
 from followme.system.seldom import Refusals
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ HEARD_S = 2.0
 """How long what home has made of a flip may take to come back here."""
 CLAIM_S = 10.0
 """How long a node that shows up waits for its home's answer."""
+UNKNOWN_S = 50.0
+"""Of so many nodes of a network a second that are not known here our hosts are asked whether they have them."""
 QUIET_AGAIN_S = 5.0
 """When a switch that could not be asked whether an old place is quiet is asked again."""
 
@@ -75,13 +78,14 @@ class FederatedController(Edge):
         )  # fmt: skip
         self.southbound.handlers.packet_in = self.watcher.packet_in
         self._refusals = Refusals(log)
+        self._unknown = Allowance(UNKNOWN_S, 2 * UNKNOWN_S)
         self._strangers = Strangers(self.networks, self.locations, self._refusals, clock)
         federate.judge_cards(self._strangers.objection)
         others = {one.name: domain.name for domain in config.file.federation.domains for one in domain.networks}
         self.abroad = Abroad(self.where, others, lambda node, domain: self.engine.has_left(node, domain))
         self._lost = {one.name for one in config.file.networks if one.hypervisor_lost}
         self._unconfirmed: dict[IPv4Address, set[int]] = {}
-        self._retiring: dict[tuple[IPv4Address, Place], asyncio.Task[None]] = {}
+        self._retiring: dict[tuple[IPv4Address, Place], tuple[int, asyncio.Task[None]]] = {}
         self._claims: dict[tuple[IPv4Address, Mac, str], list[asyncio.Future[str | None]]] = {}
 
     # ---- life
@@ -89,8 +93,7 @@ class FederatedController(Edge):
     async def restore(self) -> None:
         """What the config and the store say of nodes: their rules stand in the ledger then. They may be many, and
         the lease must be renewed meanwhile: nothing else may call us until this returns."""
-        async for _ in patiently(self._restoring()):
-            pass
+        await through(self._restoring())
         async for identifier in patiently(self.federate.mappings()):
             try:
                 self._show(identifier, self.federate.view(identifier))
@@ -100,8 +103,7 @@ class FederatedController(Edge):
                 self._not_shown(identifier, error)
         self.redirect.install_base()
         if self.southbound.role is not Role.ALONE:
-            for _ in self.dhcp.prolong():
-                await self.store.replicated()  # piece by piece: the lease is renewed on the same servers
+            await through(self.dhcp.prolong())
 
     def start(self) -> None:
         """Once the switches are ours and the engine runs."""
@@ -109,9 +111,9 @@ class FederatedController(Edge):
 
     async def close(self) -> None:
         await self.stop_running()
-        for task in list(self._retiring.values()):
+        for _, task in self._retiring.values():
             task.cancel()
-        await asyncio.gather(*self._retiring.values(), return_exceptions=True)
+        await asyncio.gather(*(task for _, task in self._retiring.values()), return_exceptions=True)
         await self.watcher.close()
         self.log_summary()
 
@@ -180,6 +182,8 @@ class FederatedController(Edge):
         name = self.shared.name_of(identifier)
         binding = None if name is None else self.redirect.bindings.get(name)
         if binding is None:
+            if not self._unknown.take(self.locations.network_of(identifier), self.clock()):
+                return None  # members may ask of all that is theirs, and each question goes to all hosts
             return await self.custodians.has(identifier, b"")
         answers = self.watcher.still_here(binding.node)
         if binding.node.kind is not NodeKind.MACHINE:
@@ -192,9 +196,7 @@ class FederatedController(Edge):
         for verdict in verdicts:
             if isinstance(verdict, BaseException):
                 raise verdict
-        if None in verdicts and network not in self._lost:
-            return None
-        return False
+        return None if None in verdicts and network not in self._lost else False
 
     def effect(self, effect: Effect) -> None:
         if not isinstance(effect, Attached | NotAttached):
@@ -237,14 +239,17 @@ class FederatedController(Edge):
 
     def _retire(self, identifier: IPv4Address, view: View | None) -> None:
         """Watch the old ways of our own networks; when one is quiet, home is told."""
-        old = () if view is None or view.mapping is None else view.mapping.old
+        mapping = None if view is None else view.mapping
+        old, version = ((), 0) if mapping is None else (mapping.old, mapping.version)
         ours = {place for place in old if self._ours(place)}
         for key in [key for key in self._retiring if key[0] == identifier and key[1] not in ours]:
-            self._retiring.pop(key).cancel()
+            self._retiring.pop(key)[1].cancel()
         for place in ours:
-            if (identifier, place) not in self._retiring:
+            known, task = self._retiring.get((identifier, place), (0, None))
+            # It may have been in use meanwhile, of which we have not heard: then home has forgotten what we said.
+            if task is None or (task.done() and version > known):
                 task = asyncio.ensure_future(self._when_quiet(identifier, place))
-                self._retiring[identifier, place] = task
+                self._retiring[identifier, place] = version, task
 
     async def _when_quiet(self, identifier: IPv4Address, place: Place) -> None:
         while True:

@@ -49,7 +49,6 @@ from followme.system.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
-"""What a domain may keep: ``nats_accounts.write_configuration`` grants it by default."""
 AGAIN_S, ASTONISHED_S = 0.5, 3.0
 """How soon it stands by again, after it was active and something ended that; or something that nobody expects."""
 LONELY_S, LONELY_MAX_S = 3.0, 60.0
@@ -185,6 +184,11 @@ class Instance:
             )  # fmt: skip
         return self._buckets[name]
 
+    def _room(self) -> int:
+        """Octets: a bucket that was there keeps the size that it was made with."""
+        asked, made = self._section.bucket_mib * MIB, self._buckets[bucket_of(self._section.domain)].max_bytes
+        return min(asked, made) if made > 0 else asked
+
     async def _close_buckets(self) -> None:
         for bucket in self._buckets.values():
             await bucket.close()
@@ -225,7 +229,7 @@ class Instance:
         """Until the engine cannot go on, a switch has another master, or one of ``ends`` is over."""
         if southbound.role is not Role.ALONE:
             southbound.ledger = Ledger(epoch << CONNECTION_BITS)  # nobody has a rule in the one before
-        room = None if southbound.role is Role.ALONE else self._section.bucket_mib * MIB
+        room = None if southbound.role is Role.ALONE else self._room()
         federate = Federate(self.registry, self.signer, load=store.fact, room=room)
         custodians = Custodians(bus.request_host, self._hosts)
         controller = FederatedController(self.config, federate, store, southbound, custodians)
