@@ -44,3 +44,6 @@ async def test_a_machine_that_was_there_goes_on_elsewhere(tmp_path: Path, monkey
         await world.settled("dc-a")
         for name in ("dc-a", "dc-b", "wlan-d"):
             await world.talks(HOSTS[name], "dc-a")
+        controllers = [one.controller for one in world.instances.values() if one.controller is not None]
+        assert {one.where(VM) for one in controllers if one.federate.view(VM) is not None} <= {"dc-a"}
+        assert len(controllers) == len(world_of.DOMAINS) - 1

@@ -210,36 +210,24 @@ async def test_one_of_whom_nothing_can_be_found_out_keeps_no_other_from_being_lo
     assert [abroad.keeps(user) for user in users] == [True, False, False]
 
 
-async def test_nobody_at_home_ends_the_stay_abroad_of_a_user_who_answers_there(
-    user: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("left", [False, True])
+async def test_who_abroad_gets_another_address_at_home_only_if_it_has_left(
+    left: bool, user: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its MAC address and a free address of the network, which makes a user at home another identifier."""
+    """Anybody at home may use its MAC address and a free address, which makes a user at home another identifier."""
     async with _abroad(tmp_path) as world:
-        delta = _controller(world, "delta")
+        delta, gamma = _controller(world, "delta"), _controller(world, "gamma")
 
         async def verdict(node: Node) -> bool:
-            return False
+            return left
 
-        monkeypatch.setattr(_controller(world, "gamma").watcher._checks, "verdict", verdict)
+        monkeypatch.setattr(gamma.watcher._checks, "verdict", verdict)
         free = IPv4Address("10.4.0.77")
         delta.watcher._sighted(delta.networks["wlan-d"], 9, USER.mac, free.packed, b"")
-        await until(lambda: bool(delta.watcher.refusals.counts["mac"]))
-        assert delta.where(USER.address) == "dc-c"
-        assert delta.shared.name_of(free) is None
-
-
-async def test_a_user_who_has_come_home_may_have_another_address(
-    user: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with _abroad(tmp_path) as world:
-        delta = _controller(world, "delta")
-
-        async def verdict(node: Node) -> bool:
-            return True
-
-        monkeypatch.setattr(_controller(world, "gamma").watcher._checks, "verdict", verdict)
-        free = IPv4Address("10.4.0.77")
-        delta.watcher._sighted(delta.networks["wlan-d"], 9, USER.mac, free.packed, b"")
-        await until(lambda: delta.shared.name_of(free) is not None)
-        await until(lambda: _controller(world, "gamma").federate.view(USER.address) is None)
-        assert delta.where(free) == "wlan-d"
+        if left:
+            await until(lambda: delta.where(free) == "wlan-d")
+            await until(lambda: gamma.federate.view(USER.address) is None)
+        else:
+            await until(lambda: bool(delta.watcher.refusals.counts["mac"]))
+            assert delta.where(USER.address) == "dc-c"
+            assert delta.shared.name_of(free) is None
