@@ -150,27 +150,23 @@ class Holdings:
         self.records.restore(identifier, fact)
         home = self._home(identifier)
         self._count[home] += 1
+        networks, unsure = self.give_again(fact)
+        for network in networks:
+            self._had[network, home] += 1
+        return unsure
+
+    def give_again(self, fact: bytes) -> tuple[list[str], bool]:
+        """The locators that this record has are given, whether or not anything else of it is used: our network of
+        each, and whether home has yet to hear of it."""
         try:
             given, unsure = records.held_head(fact)
         except Exception:
             self._give_what_looks_given(fact)
             raise
-        for locator, (network, _) in given.items():
-            if self._desk.registry.mine(network):
-                self.pools.restore(network, locator)
-                self._had[network, home] += 1
-        return bool(unsure)
-
-    def give_again(self, fact: bytes) -> None:
-        """The locators that this record has are given, though nothing else of it is used."""
-        try:
-            given = records.held_head(fact)[0]
-        except Exception:
-            self._give_what_looks_given(fact)
-            raise
-        for locator, (network, _) in given.items():
-            if self._desk.registry.mine(network):
-                self.pools.restore(network, locator)
+        ours = {locator: network for locator, (network, _) in given.items() if self._desk.registry.mine(network)}
+        for locator, network in ours.items():
+            self.pools.restore(network, locator)
+        return list(ours.values()), bool(unsure)
 
     def _give_what_looks_given(self, fact: bytes) -> None:
         """It cannot be read, but each number in it that is one of our locators may be given: nobody gets it."""

@@ -30,6 +30,19 @@ from .domains import HOSTS, VM, VM_MAC, Domains, Guest, document, domains
 STOLEN = Attach(VM, VM_MAC, "dc-c", 1)
 
 
+async def _left_on_the_way(world: Domains, monkeypatch: pytest.MonkeyPatch, flipped: bool) -> None:
+    """The machine's source has prepared its way to dc-b, and perhaps flipped; it says no more of that."""
+    monkeypatch.setattr(federated, "HEARD_S", 0.1)
+    monkeypatch.setattr(federated, "CLAIM_S", 0.5)
+    monkeypatch.setattr(hosts, "AGAIN_S", 0.01)
+    if flipped:
+        await world.carry("dc-a", "dc-b", "m1", release=False)
+    else:
+        engine = world.instances["alpha"].engine
+        assert engine is not None
+        await engine.prepare(VM, "dc-b", "m1")
+
+
 async def _ask(world: Domains, domain: str, sender: str, *orders: Attach | Left) -> list[Answer]:
     engine = world.instances[domain].engine
     assert engine is not None
@@ -114,17 +127,9 @@ async def test_an_arrival_waits_for_the_word_of_the_host_where_the_machine_was(
 async def test_a_machine_whose_source_died_on_the_way_arrives_by_the_targets_word(
     tmp_path: Path, flipped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(federated, "HEARD_S", 0.1)
-    monkeypatch.setattr(federated, "CLAIM_S", 0.5)
-    monkeypatch.setattr(hosts, "AGAIN_S", 0.01)
     async with domains(tmp_path) as world:
-        if flipped:
-            await world.carry("dc-a", "dc-b", "m1", release=False)
-        else:
-            engine = world.instances["alpha"].engine
-            assert engine is not None
-            await engine.prepare(VM, "dc-b", "m1")
-            world.at = "dc-b"
+        await _left_on_the_way(world, monkeypatch, flipped)
+        world.at = "dc-b"
         await world.host_agent("dc-a", "unsettled")  # it is still on its way
         arriving = asyncio.ensure_future((await world.host_agent("dc-b", "yes")).arrived(VM, "m1", "dc-b", VM_MAC))
         await until(lambda: len(world.asked) > 1)
@@ -241,16 +246,8 @@ async def test_a_machine_whose_source_died_on_the_way_is_started_anew(
     tmp_path: Path, flipped: bool, network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a host that knows nothing of the migration: once both that do know say that they do not have it."""
-    monkeypatch.setattr(federated, "HEARD_S", 0.1)
-    monkeypatch.setattr(federated, "CLAIM_S", 0.5)
-    monkeypatch.setattr(hosts, "AGAIN_S", 0.01)
     async with domains(tmp_path) as world:
-        if flipped:
-            await world.carry("dc-a", "dc-b", "m1", release=False)
-        else:
-            engine = world.instances["alpha"].engine
-            assert engine is not None
-            await engine.prepare(VM, "dc-b", "m1")
+        await _left_on_the_way(world, monkeypatch, flipped)
         if network != "dc-a":
             await world.host_agent("dc-a", "no")
         await world.host_agent("dc-b", "unsettled")
